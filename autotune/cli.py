@@ -1,0 +1,250 @@
+"""The commands. The only module that prints; a command parses its arguments, calls the package and shows.
+
+Commands import what they need when they run, so that `autotune --help` stays instant.
+"""
+
+import json
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autotune import __version__
+from autotune.errors import AutotuneError, ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autotune.search.ledger import StudyHistory
+    from autotune.search.sampler import SamplerKind
+    from autotune.study import StudyDraft
+
+INTERRUPTED_EXIT_CODE = 130
+app = typer.Typer(
+    name="autotune",
+    help="Search the launch flags of an LLM engine against service-level objectives.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE", help="search_spaces/*.yaml")]
+SloFile = Annotated[Path, typer.Argument(metavar="SLO", help="slo/*.yaml")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.")]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Where studies are kept.")]
+Launcher = Annotated[
+    str | None, typer.Option("--launcher", help="simulated or process, instead of the space's.")
+]
+
+
+def main() -> None:
+    """Run the command line; turn errors into one message and an exit code."""
+    try:
+        app()
+    except AutotuneError as error:
+        print(f"autotune: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(
+            "autotune: stopped. Everything is kept; the same command goes on from here.",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED_EXIT_CODE)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Search the launch flags of an LLM engine against service-level objectives."""
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def check(space: SpaceFile, slo: SloFile, launcher: Launcher = None) -> None:
+    """Look for everything that would stop a study, without starting an engine."""
+    from autotune.preflight import preflight
+
+    draft = _read(space, slo, launcher)
+    console = _console()
+    problems = preflight(draft.study)
+    for problem in problems:
+        console.print(f"problem: {problem}", markup=False, highlight=False)
+    if problems:
+        raise typer.Exit(3)
+    console.print(f"{draft.study.name}: no problem found")
+
+
+@app.command()
+def plan(space: SpaceFile, slo: SloFile, launcher: Launcher = None) -> None:
+    """Show the baseline's launch, the size of the space, and what a study would cost."""
+    from autotune.outlook import outlook
+
+    draft = _read(space, slo, launcher)
+    print(outlook(draft.study))
+
+
+@app.command()
+def tune(
+    space: SpaceFile,
+    slo: SloFile,
+    launcher: Launcher = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Launches of the search, the baseline's included.")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, help="Hours for the whole study, confirmation included.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Stop at this time of day, such as 07:00.")] = None,
+    study: Annotated[str | None, typer.Option(help="The study's name; from the files by default.")] = None,
+    runs: RunsFolder = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed of the search and of the simulator.")] = 0,
+    sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
+    finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
+    rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
+) -> None:
+    """Search, confirm and answer. The same command again goes on where the last one stopped."""
+    from autotune.engine.launchers import open_launcher
+    from autotune.live import StudyView
+    from autotune.search.budget import Budget
+    from autotune.tuner import tune as run_study
+
+    draft = _read(space, slo, launcher, study, seed)
+    budget = Budget(
+        launches=trials if trials or hours or until else 40,
+        study_s=None if hours is None else hours * 3600,
+        call_s=None if until is None else _seconds_until(until),
+        finalists=finalists,
+        rounds=rounds,
+    )
+    engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
+    view = StudyView(draft.study.slo, budget, _console())
+    folder = runs / draft.study.name
+    with view.shown():
+        history = run_study(draft.study, engine, budget, folder, sampler=kind, observe=view.observe)
+    _show(history)
+    _exit_by(history)
+
+
+@app.command()
+def report(
+    study: StudyName,
+    runs: RunsFolder = Path("runs"),
+    html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write all trials as CSV here.")] = None,
+) -> None:
+    """Show a study's results, also while it runs; write them as HTML or CSV."""
+    from autotune.search.ledger import read_history
+
+    _show(read_history(_folder(study, runs)), html=html, csv=csv)
+
+
+@app.command()
+def export(
+    study: StudyName,
+    to: Annotated[str, typer.Option("--to", help="docker, compose, sglang-config or json.")],
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("export"),
+    trial: Annotated[int | None, typer.Option(help="This trial instead of the winner.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if it misses its SLO; marked so.")] = False,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Write the confirmed candidate as files for production, its evidence beside them."""
+    from autotune.export import export as make_files
+    from autotune.export import parse_target, write_files
+    from autotune.search.ledger import read_history
+
+    target = parse_target(to)
+    files = make_files(read_history(_folder(study, runs)), target, trial=trial, force=force)
+    for path in write_files(files, out):
+        print(path)
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="space or slo")]) -> None:
+    """Print the JSON schema of a search space or SLO file, for editors."""
+    from autotune.slo import Slo
+    from autotune.space import SearchSpace
+
+    models = {"space": SearchSpace, "slo": Slo}
+    if kind not in models:
+        raise ConfigError(f"schema {kind!r}: there are {', '.join(models)}")
+    print(json.dumps(models[kind].model_json_schema(by_alias=True), indent=2))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def simulate_server(context: typer.Context) -> None:
+    """Serve the simulator behind SGLang's HTTP surface: PROFILE, then SGLang's own flags."""
+    from autotune.simulator.server import main as serve
+
+    raise typer.Exit(serve(context.args))
+
+
+def _read(
+    space: Path, slo: Path, launcher: str | None, name: str | None = None, seed: int = 0
+) -> "StudyDraft":
+    from autotune.space import LauncherKind
+    from autotune.study import read_study
+
+    kinds = {kind.value: kind for kind in LauncherKind}
+    if launcher is not None and launcher not in kinds:
+        raise ConfigError(f"--launcher {launcher!r}: there are {', '.join(kinds)}")
+    kind = None if launcher is None else kinds[launcher]
+    draft = read_study(space, slo, name=name, launcher=kind, seed=seed)
+    for warning in draft.warnings:
+        print(f"autotune: warning: {warning}", file=sys.stderr)
+    return draft
+
+
+def _sampler(name: str) -> "SamplerKind":
+    from autotune.search.sampler import SamplerKind
+
+    try:
+        return SamplerKind(name)
+    except ValueError:
+        raise ConfigError(f"--sampler {name!r}: there are {', '.join(SamplerKind)}") from None
+
+
+def _seconds_until(text: str) -> float:
+    try:
+        moment = datetime.strptime(text, "%H:%M").astimezone().time()
+    except ValueError:
+        raise ConfigError(f"--until {text!r}: write a time of day such as 07:00") from None
+    now = datetime.now().astimezone()
+    end = now.replace(hour=moment.hour, minute=moment.minute, second=0, microsecond=0)
+    if end <= now:
+        end += timedelta(days=1)
+    return (end - now).total_seconds()
+
+
+def _folder(study: str, runs: Path) -> Path:
+    return Path(study) if (Path(study) / "study.yaml").exists() else runs / study
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _show(history: "StudyHistory", html: Path | None = None, csv: Path | None = None) -> None:
+    from autotune.report.html import write_report
+    from autotune.report.table import write_csv
+    from autotune.report.terminal import render
+
+    _console().print(render(history))
+    html = html or history.folder / "report.html"
+    write_report(history, html)
+    write_csv(history, csv or history.folder / "trials.csv")
+    print(f"report: {html}")
+
+
+def _exit_by(history: "StudyHistory") -> None:
+    if history.answer is None or history.answer.winner is None:
+        raise typer.Exit(1)

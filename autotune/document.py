@@ -1,0 +1,143 @@
+"""A YAML file read into a frozen pydantic model, with the line of every key kept for error messages.
+
+In: a path and a model. Out: the model, or a ConfigError that lists every problem with file, line, key,
+value and remedy. Talks to the disk; the only importer of yaml. Unknown and duplicate keys are refused.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from autotune.errors import ConfigError, Problem, did_you_mean
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Base of everything that is read from outside: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed YAML file: plain data, and where each key stands (1-based lines)."""
+
+    path: Path
+    data: object
+    lines: Mapping[KeyPath, int]
+
+    def line_of(self, key: KeyPath) -> int:
+        """Return the line of a key, or of its nearest enclosing key that was written."""
+        while key and key not in self.lines:
+            key = key[:-1]
+        return self.lines.get(key, 1)
+
+    def problem(self, key: KeyPath, message: str, remedy: str | None = None) -> Problem:
+        """Return a problem located at `key`."""
+        return Problem(
+            message, file=self.path, line=self.line_of(key), key=_dotted(key) or None, remedy=remedy
+        )
+
+    def to_model(self, model: type[Model]) -> Model:
+        """Validate the data.
+
+        Raises:
+            ConfigError: with one problem for each thing that is wrong.
+        """
+        try:
+            return model.model_validate(self.data)
+        except ValidationError as error:
+            raise ConfigError(self._problem_of(detail, model) for detail in error.errors()) from None
+
+    def _problem_of(self, detail: ErrorDetails, model: type[BaseModel]) -> Problem:
+        key = self._written_key(detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            remedy = did_you_mean(str(detail["loc"][-1]), _known_keys(model))
+            return self.problem(key, "unknown key", remedy)
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "missing":
+            return self.problem(key, f"the key {detail['loc'][-1]!r} is missing")
+        return self.problem(key, f"{message} (got {_shown(detail['input'])})")
+
+    def _written_key(self, location: KeyPath) -> KeyPath:
+        """Drop what pydantic adds to a location (the names of union members)."""
+        key: KeyPath = ()
+        for part in location:
+            if (*key, part) in self.lines:
+                key = (*key, part)
+        return key
+
+
+def read_document(path: Path) -> Document:
+    """Parse a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or repeats a key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        raise ConfigError([Problem("no such file", file=path)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(f"cannot be read: {error}", file=path)]) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError([Problem(f"is not YAML: {error.problem}", file=path, line=line)]) from None
+    if root is None:
+        raise ConfigError([Problem("is empty", file=path)])
+    lines: dict[KeyPath, int] = {}
+    for key, line in _walk(root, ()):
+        if key in lines:
+            raise ConfigError([Problem("key given twice", path, line, _dotted(key))])
+        lines[key] = line
+    return Document(path, yaml.load(text, Loader=yaml.SafeLoader), lines)
+
+
+def to_yaml(model: BaseModel) -> str:
+    """Return the model as YAML that `read_document` reads back to an equal model."""
+    data = model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+def dump_yaml(data: Mapping[str, object]) -> str:
+    """Return plain data as YAML, quoted wherever a reader could take a string for something else."""
+    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=10_000))
+
+
+def _walk(node: yaml.Node, key: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    match node:
+        case yaml.MappingNode():
+            for name, value in node.value:
+                child = (*key, str(name.value))
+                yield child, name.start_mark.line + 1
+                yield from _walk(value, child)
+        case yaml.SequenceNode():
+            for index, value in enumerate(node.value):
+                yield (*key, index), value.start_mark.line + 1
+                yield from _walk(value, (*key, index))
+        case _:
+            return
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    """Return every key of the model and of the models its schema refers to."""
+    schema: Mapping[str, Any] = model.model_json_schema(by_alias=True)
+    models = [schema, *schema.get("$defs", {}).values()]
+    return {name for part in models for name in part.get("properties", {})}
+
+
+def _dotted(key: KeyPath) -> str:
+    return ".".join(str(part) for part in key)
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

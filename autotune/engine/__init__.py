@@ -1,0 +1,1 @@
+"""Engines: what is launched, how, and how it fails."""

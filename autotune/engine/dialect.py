@@ -1,0 +1,132 @@
+"""What differs between engines, as one value: flags, argv, HTTP paths, log lines, defaults.
+
+Trial, load, search, report and the launchers know only `Dialect`; a second engine is one more package with
+such a value and one more entry in `dialects.py`. Pure.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from autotune.engine.catalogue import Catalogue
+from autotune.engine.failure import FailureKind, StartPhase
+from autotune.space import Candidate, FlagValue, SearchSpace
+
+
+class EffectiveFlags(BaseModel):
+    """What the engine really runs with, read back from it.
+
+    `flags`: flag name (dashes) to the engine's resolved value, None where it left the flag unset.
+    `kv_tokens`: size of the KV pool; `running_limit`: the most requests that run at once, per DP rank.
+    `version`: the engine's own version string.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    flags: dict[str, FlagValue | None]
+    kv_tokens: int | None = None
+    running_limit: int | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class StartLine:
+    """A log line that says that a start phase begins."""
+
+    pattern: re.Pattern[str]
+    phase: StartPhase
+
+
+@dataclass(frozen=True)
+class FailureLine:
+    """A log line that decides why an engine failed.
+
+    `kind` may depend on the phase the engine was in; `by_phase` overrides it there. `is_cause` is False for
+    lines that only follow a cause ("child process died"): they decide only if nothing better was seen.
+    """
+
+    pattern: re.Pattern[str]
+    kind: FailureKind
+    by_phase: Mapping[StartPhase, FailureKind]
+    is_cause: bool = True
+
+
+class RenderArgv(Protocol):
+    """Gives the complete argv of one rank."""
+
+    def __call__(
+        self,
+        space: SearchSpace,
+        candidate: Candidate,
+        *,
+        rank: int,
+        port: int,
+        rendezvous_port: int,
+    ) -> tuple[str, ...]:
+        """Return the argv, without a shell in mind: one entry per word."""
+        ...
+
+
+class LoadCatalogue(Protocol):
+    """Gives the flags that a version of the engine has."""
+
+    def __call__(self, version: str) -> Catalogue:
+        """Return the catalogue of the version, or of the nearest known one with `is_exact` False."""
+        ...
+
+
+class KnownDefaults(Protocol):
+    """Gives what the engine is expected to choose by itself for flags that nobody sets."""
+
+    def __call__(self, space: SearchSpace, flags: Mapping[str, FlagValue]) -> dict[str, FlagValue]:
+        """Return the expected value of every tunable flag of the space that `flags` leaves out."""
+        ...
+
+
+class InvalidReason(Protocol):
+    """Says, before a launch, why the engine would refuse a candidate."""
+
+    def __call__(self, space: SearchSpace, candidate: Candidate) -> str | None:
+        """Return the reason with the rule's source, None if no known rule is broken."""
+        ...
+
+
+class ParseEffective(Protocol):
+    """Reads the resolved flags out of the engine's own information page."""
+
+    def __call__(self, info: Mapping[str, Any]) -> EffectiveFlags:
+        """Return the effective flags; what the engine does not tell is None."""
+        ...
+
+
+@dataclass(frozen=True)
+class VocabularyProbe:
+    """A request that an engine refuses with its vocabulary's size: the first group of `size` in the answer."""
+
+    path: str
+    body: Mapping[str, object]
+    size: re.Pattern[str]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One engine's way of being launched, watched and read."""
+
+    name: str
+    command: tuple[str, ...]
+    argv: RenderArgv
+    catalogue: LoadCatalogue
+    known_defaults: KnownDefaults
+    invalid_reason: InvalidReason
+    parse_effective: ParseEffective
+    start_lines: tuple[StartLine, ...]
+    failure_lines: tuple[FailureLine, ...]
+    health_path: str
+    info_path: str
+    flush_path: str
+    abort_path: str
+    model_info_path: str = "/model_info"
+    vocabulary_probe: VocabularyProbe | None = None

@@ -1,0 +1,81 @@
+"""Launch plans: what exactly runs on which node for one trial. Pure.
+
+In: a search space, a candidate and free ports. Out: a `LaunchPlan` with one argv per rank.
+Everything a launcher or an exporter needs is in the plan; neither builds argv itself.
+"""
+
+from dataclasses import dataclass
+
+from autotune.engine.dialects import dialect_of
+from autotune.space import Candidate, Mount, Node, SearchSpace
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """One rank of the engine on one node; `argv` is complete, `name` unique among running trials."""
+
+    rank: int
+    node: Node
+    name: str
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """One engine over all its nodes, in rank order. `engine` names its dialect."""
+
+    engine: str
+    version: str
+    image: str | None
+    ranks: tuple[RankPlan, ...]
+    mounts: tuple[Mount, ...]
+    environment_from: tuple[str, ...]
+    host: str
+    port: int
+    rendezvous_port: int
+    ready_timeout_s: float
+    labels: tuple[tuple[str, str], ...]
+
+    @property
+    def base_url(self) -> str:
+        """Where rank 0 serves."""
+        return f"http://{self.host}:{self.port}"
+
+
+def plan_launch(
+    space: SearchSpace,
+    candidate: Candidate,
+    *,
+    study: str,
+    trial: str,
+    port: int | None = None,
+    rendezvous_port: int | None = None,
+) -> LaunchPlan:
+    """Return the plan of one trial; ports default to the space's."""
+    port = port or space.port
+    rendezvous_port = rendezvous_port or space.rendezvous_port
+    dialect = dialect_of(space.engine)
+    ranks = tuple(
+        RankPlan(
+            rank=rank,
+            node=node,
+            name=f"autotune-{study}-{trial}-{node.name}",
+            argv=dialect.argv(space, candidate, rank=rank, port=port, rendezvous_port=rendezvous_port),
+            environment=tuple(sorted(space.environment.items())),
+        )
+        for rank, node in enumerate(space.nodes)
+    )
+    return LaunchPlan(
+        engine=space.engine,
+        version=space.version,
+        image=space.image,
+        ranks=ranks,
+        mounts=space.mounts,
+        environment_from=space.environment_from,
+        host=space.nodes[0].address,
+        port=port,
+        rendezvous_port=rendezvous_port,
+        ready_timeout_s=space.ready_timeout_s,
+        labels=(("autotune.study", study), ("autotune.trial", trial)),
+    )

@@ -1,0 +1,1 @@
+"""Exports: the confirmed candidate as commands and files for production."""

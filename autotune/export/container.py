@@ -1,0 +1,113 @@
+"""What a container needs to run one rank in production, before it is written as docker run or as compose. Pure.
+
+In: a `Selection`. Out: one `Container` per node. Invariants: no label of autotune is on it, because a study's
+clean-up removes what carries one; secrets are named, never written.
+
+The settings are SGLang's (docs/references/multi_node_deployment, docker/compose.yaml) with one exception:
+shared memory is the container's own (32 GiB) instead of the host's (ipc: host), because segments that a
+crash leaves in the host's /dev/shm can keep the engine from starting again (sglang issue 40723).
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+
+from autotune.engine.plan import LaunchPlan, RankPlan
+from autotune.errors import ConfigError
+from autotune.export.selection import Selection
+from autotune.space import Accelerator, Mount, Node
+
+SHARED_MEMORY = "32g"
+ULIMITS = {"memlock": -1, "stack": 67108864}
+RESTART = "unless-stopped"
+_ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+_ASCEND_DRIVER = Mount(source="/usr/local/Ascend/driver", target="/usr/local/Ascend/driver", read_only=True)
+
+
+@dataclass(frozen=True)
+class Container:
+    """One rank of the engine in a container; `gpus` counts NVIDIA GPUs, others are `devices`."""
+
+    node: Node
+    rank: int
+    name: str
+    image: str
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    environment_from: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+    gpus: int
+    devices: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+def containers(selection: Selection) -> tuple[Container, ...]:
+    """Return the containers of a candidate, in rank order.
+
+    Raises:
+        ConfigError: the search space names no image.
+    """
+    plan = selection.container_plan
+    image = plan.image
+    if image is None:
+        raise ConfigError("the search space names no image, which a container needs; try --to sglang-config")
+    return tuple(_container(plan, rank, image, selection.history.study.name) for rank in plan.ranks)
+
+
+def advice(selection: Selection, container: Container) -> tuple[str, ...]:
+    """Return the comment lines at the head of a container's file."""
+    several = len(selection.history.study.space.nodes) > 1
+    return (
+        *selection.marks,
+        f"{selection.origin}; evidence in EVIDENCE.md.",
+        f"Rank {container.rank}, for {container.node.name} ({container.node.address}).",
+        *_several_advice(several=several),
+        f"Restart policy {RESTART}: a service comes back by itself, a trial must not.",
+        *(f"{name} is taken from the environment of this command." for name in container.environment_from),
+    )
+
+
+def mount_option(mount: Mount) -> str:
+    """Return the value of docker's --mount, whose fields are those of a CSV line."""
+    fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([*fields, *(["readonly"] if mount.read_only else [])])
+    return line.getvalue()
+
+
+def _several_advice(*, several: bool) -> tuple[str, ...]:
+    if not several:
+        return ()
+    return (
+        "Start every node within a few minutes. To stop, stop rank 0 first: the others ignore SIGTERM.",
+        "If one rank died, restart all of them: the rest wait for it in vain.",
+    )
+
+
+def _container(plan: LaunchPlan, rank: RankPlan, image: str, study: str) -> Container:
+    node = rank.node
+    is_ascend = node.accelerator is Accelerator.ASCEND
+    return Container(
+        node=node,
+        rank=rank.rank,
+        name=f"{plan.engine}-{study}-{node.name}",
+        image=image,
+        argv=rank.argv,
+        environment=rank.environment,
+        environment_from=plan.environment_from,
+        mounts=(*plan.mounts, *([_ASCEND_DRIVER] if is_ascend else [])),
+        gpus=node.gpus if node.accelerator is Accelerator.NVIDIA else 0,
+        devices=_devices(node),
+        groups=("video",) if node.accelerator is Accelerator.AMD else (),
+    )
+
+
+def _devices(node: Node) -> tuple[str, ...]:
+    """Return the device files (SGLang, docs/platforms/amd_gpu.md and ascend_npu.md)."""
+    match node.accelerator:
+        case Accelerator.NVIDIA | Accelerator.NONE:
+            return ()
+        case Accelerator.AMD:
+            return ("/dev/kfd", "/dev/dri")
+        case Accelerator.ASCEND:
+            return (*(f"/dev/davinci{index}" for index in range(node.gpus)), *_ASCEND_DEVICES)

@@ -1,0 +1,53 @@
+"""One `docker run` script per node. Pure.
+
+In: a `Selection`. Out: POSIX shell scripts. Invariant: a shell reads back exactly the words of the plan.
+"""
+
+import shlex
+from collections.abc import Iterator
+
+from autotune.export.container import (
+    RESTART,
+    SHARED_MEMORY,
+    ULIMITS,
+    Container,
+    advice,
+    containers,
+    mount_option,
+)
+from autotune.export.file import ExportFile, comments
+from autotune.export.selection import Selection
+
+
+def docker_files(selection: Selection) -> tuple[ExportFile, ...]:
+    """Return `run-NODE.sh` for every node.
+
+    Raises:
+        ConfigError: the search space names no image.
+    """
+    return tuple(
+        ExportFile(f"run-{container.node.name}.sh", _script(selection, container), is_executable=True)
+        for container in containers(selection)
+    )
+
+
+def _script(selection: Selection, container: Container) -> str:
+    lines = [*_options(container), (container.image, *container.argv)]
+    command = " \\\n  ".join(["exec docker run", *(shlex.join(words) for words in lines)])
+    return f"#!/bin/sh\n{comments(advice(selection, container))}set -eu\n\n{command}\n"
+
+
+def _options(container: Container) -> Iterator[tuple[str, ...]]:
+    yield ("--detach", "--init")
+    yield ("--name", container.name)
+    yield ("--restart", RESTART)
+    yield ("--network", "host")
+    yield ("--shm-size", SHARED_MEMORY)
+    yield from (("--ulimit", f"{name}={value}") for name, value in ULIMITS.items())
+    if container.gpus:
+        yield ("--gpus", str(container.gpus))
+    yield from (("--device", device) for device in container.devices)
+    yield from (("--group-add", group) for group in container.groups)
+    yield from (("--mount", mount_option(mount)) for mount in container.mounts)
+    yield from (("--env", f"{name}={value}") for name, value in container.environment)
+    yield from (("--env", name) for name in container.environment_from)

@@ -1,0 +1,121 @@
+"""Which candidate is exported, and what must be said about it.
+
+In: a `StudyHistory`, perhaps the number of a trial. Out: a `Selection`, or `RefusedExport`. Pure.
+Invariant: a candidate that does not meet its SLO leaves only by force, and then carries the reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from autotune import __version__
+from autotune.engine.plan import LaunchPlan
+from autotune.errors import AutotuneError, ConfigError
+from autotune.report.answer import SIMULATED, nearest_text, shortfall
+from autotune.report.commands import trial_plan
+from autotune.report.findings import (
+    confirmed_of,
+    failures_by_kind,
+    is_simulated,
+    meeting,
+    nearest,
+    trial_of,
+    winner_of,
+)
+from autotune.search.confirmation import AnswerKind, NumberedTrial
+from autotune.search.ledger import StudyHistory
+from autotune.space import LauncherKind
+
+
+class RefusedExport(AutotuneError):
+    """The candidate does not meet the SLO; the message says what binds, by how much, and what comes nearest."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candidate to export. `shortfall` says why it does not meet its SLO, None if it does."""
+
+    history: StudyHistory
+    trial: NumberedTrial
+    shortfall: str | None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What every exported file says first, the gravest first."""
+        return tuple(self._marks())
+
+    @property
+    def origin(self) -> str:
+        """Where the files come from."""
+        return f"autotune {__version__}, study {self.history.study.name}, trial {self.trial.number}"
+
+    @property
+    def plan(self) -> LaunchPlan:
+        """The launch as the study made it."""
+        return trial_plan(self.history.study, self.trial)
+
+    @property
+    def container_plan(self) -> LaunchPlan:
+        """The launch inside a container, whatever launched the study's own trials.
+
+        A command that was written for processes names a program of that host, so the image's own is used.
+        """
+        space = self.history.study.space
+        changes: dict[str, object] = {"launcher": LauncherKind.DOCKER}
+        if space.launcher is LauncherKind.PROCESS:
+            changes["command"] = None
+        study = self.history.study.model_copy(update={"space": space.model_copy(update=changes)})
+        return trial_plan(study, self.trial)
+
+    def _marks(self) -> Iterator[str]:
+        if self.shortfall is not None:
+            yield f"DOES NOT MEET ITS SLO: {self.shortfall}"
+        if is_simulated(self.history):
+            yield SIMULATED
+        if confirmed_of(self.history, self.trial) is None:
+            yield "NOT CONFIRMED: the candidate was measured in the search only, not launched afresh."
+
+
+def select(history: StudyHistory, *, number: int | None, force: bool) -> Selection:
+    """Return the named candidate, or the one that the study recommends.
+
+    Raises:
+        ConfigError: there is no such trial.
+        RefusedExport: it does not meet the SLO and `force` is not given, or there is nothing to export.
+    """
+    trial = _recommended(history) if number is None else trial_of(history, number)
+    if trial is None and number is not None:
+        raise ConfigError(f"study {history.study.name} has no finished trial {number}")
+    if trial is None:
+        raise RefusedExport(
+            f"study {history.study.name}: no candidate was measured. {_failures(history)}".rstrip()
+        )
+    lack = shortfall(history, trial)
+    if lack is None and number is None and _says_nothing_meets(history):
+        lack = "the fresh launches of the finalists met it in no case, and this candidate had none"
+    if lack is not None and not force:
+        raise RefusedExport(_refusal(history, trial, lack))
+    return Selection(history, trial, lack)
+
+
+def _recommended(history: StudyHistory) -> NumberedTrial | None:
+    """Return the winner; without one the best that met the SLO in the search; without any, the nearest."""
+    if _says_nothing_meets(history):
+        return nearest(history)
+    return winner_of(history) or next(iter(meeting(history)), None) or nearest(history)
+
+
+def _says_nothing_meets(history: StudyHistory) -> bool:
+    return history.answer is not None and history.answer.kind is AnswerKind.NOTHING_MEETS
+
+
+def _refusal(history: StudyHistory, trial: NumberedTrial, lack: str) -> str:
+    near = nearest(history)
+    hint = "" if near is None or near.number == trial.number else f"\n    {nearest_text(history)}"
+    return (
+        f"trial {trial.number} does not meet the SLO: {lack}.{hint}\n    --force exports it, marked as such."
+    )
+
+
+def _failures(history: StudyHistory) -> str:
+    counts = [f"{len(trials)} {kind}" for kind, trials in failures_by_kind(history).items()]
+    return f"Not measured: {', '.join(counts)}." if counts else ""

@@ -1,0 +1,50 @@
+"""Exact intervals: a share, a percentile by order statistics, and Student's t. Pure.
+
+Sources: Clopper and Pearson 1934 (share); David and Nagaraja, Order Statistics, section 7.1 (percentile).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtrik, betaincinv, stdtrit
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Both bounds belong to the interval; infinite where the data say nothing."""
+
+    low: float
+    high: float
+
+
+def share_interval(hits: float, count: float, *, error_rate: float) -> Interval:
+    """Return the Clopper-Pearson interval of a share seen as `hits` of `count`.
+
+    Both may be fractional (an effective sample size). Each side misses with at most `error_rate` / 2.
+    """
+    if count <= 0:
+        return Interval(0.0, 1.0)
+    side = error_rate / 2
+    low = 0.0 if hits <= 0 else float(betaincinv(hits, count - hits + 1, side))
+    high = 1.0 if hits >= count else float(betaincinv(hits + 1, count - hits, 1 - side))
+    return Interval(low, high)
+
+
+def percentile_interval(
+    ordered: NDArray[np.float64], percent: float, *, error_rate: float = 0.05
+) -> Interval:
+    """Return the order-statistic interval of a percentile of independent samples in ascending order."""
+    count, share = len(ordered), percent / 100
+    if count == 0:
+        return Interval(-np.inf, np.inf)
+    below = int(np.floor(bdtrik(error_rate / 2, count, share))) if 0 < share < 1 else count - 1
+    above = int(np.ceil(bdtrik(1 - error_rate / 2, count, share))) if 0 < share < 1 else count - 1
+    low = float(ordered[below]) if below >= 0 else -np.inf
+    high = float(ordered[above]) if above < count else np.inf
+    return Interval(low, high)
+
+
+def student_quantile(probability: float, degrees: float) -> float:
+    """Return the quantile of Student's t distribution."""
+    return float(stdtrit(degrees, probability))

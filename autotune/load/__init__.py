@@ -1,0 +1,1 @@
+"""Load: the workload, when its requests are sent, and the client that sends them."""

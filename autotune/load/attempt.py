@@ -1,0 +1,121 @@
+"""One request under way: its three clocks, its phase and its chunks. Knows no transport.
+
+In: stamps and bytes, in the order they happen. Out: a `RequestRecord`.
+Invariant: the tokens of the chunks add up to the server's own count.
+"""
+
+import math
+
+import numpy as np
+
+from autotune.load.failure import StreamError
+from autotune.load.stream import EventSplitter
+from autotune.load.wire import Progress, Tally, read_event
+from autotune.load.workload import Wire
+from autotune.request import Request, RequestFailure, RequestPhase, RequestRecord
+
+
+class Attempt:
+    """Collects what happens to a request; all times are seconds since the load began."""
+
+    def __init__(self, request: Request, wire: Wire, scheduled_s: float, *, ignore_eos: bool) -> None:
+        self._request = request
+        self._wire = wire
+        self._scheduled_s = scheduled_s
+        self._ignore_eos = ignore_eos
+        self._sent_s: float | None = None
+        self._is_answered = False
+        self._splitter = EventSplitter()
+        self._tally = Tally()
+        self._times_s: list[float] = []
+        self._tokens: list[int] = []
+        self._uncounted_s: list[float] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the server has said that nothing follows."""
+        return self._tally.is_done
+
+    @property
+    def phase(self) -> RequestPhase:
+        """How far the request has come."""
+        if self._times_s or self._uncounted_s:
+            return RequestPhase.STREAM
+        if self._is_answered:
+            return RequestPhase.FIRST_TOKEN
+        return RequestPhase.CONNECT if self._sent_s is None else RequestPhase.HEADERS
+
+    def sent(self, at_s: float) -> None:
+        """Note that the last byte of the request was handed to the network."""
+        self._sent_s = at_s
+
+    def answered(self) -> None:
+        """Note that the response's headers are there."""
+        self._is_answered = True
+
+    def receive(self, data: bytes, at_s: float) -> None:
+        """Take in bytes of the body that arrived at `at_s`.
+
+        Raises:
+            StreamError: what they say ends the request.
+        """
+        for event in self._splitter.feed(data):
+            self._take(read_event(self._wire, event), at_s)
+
+    def check_end(self) -> None:
+        """Judge the body's end.
+
+        Raises:
+            StreamError: the answer is not whole.
+        """
+        self._tally.check_end(self._request.output_tokens, ignore_eos=self._ignore_eos)
+
+    def record(self, ended_s: float, failure: RequestFailure | None) -> RequestRecord:
+        """Return the raw facts."""
+        reported = self._tally.input_tokens
+        return RequestRecord(
+            index=self._request.index,
+            scheduled_s=self._scheduled_s,
+            sent_s=self._sent_s,
+            ended_s=ended_s,
+            input_tokens=self._request.input_tokens if reported is None else reported,
+            output_tokens=self._tally.output_tokens,
+            cached_tokens=self._tally.cached_tokens,
+            chunk_times_s=np.array(self._times_s, dtype=np.float64),
+            chunk_tokens=np.array(self._tokens, dtype=np.int64),
+            failure=failure,
+        )
+
+    def failed(self, error: StreamError) -> RequestFailure:
+        """Return the failure that an error is in the present phase."""
+        return RequestFailure(error.kind, self.phase, error.message)
+
+    def _take(self, progress: Progress, at_s: float) -> None:
+        new = self._tally.add(progress)
+        if not self._tally.is_counted and progress.has_text:
+            self._uncounted_s.append(at_s)
+        elif new and self._uncounted_s:
+            self._spread(new)
+        elif new:
+            self._note(new, at_s)
+
+    def _note(self, new: int, at_s: float) -> None:
+        """Events of one arrival are one chunk."""
+        if self._times_s and self._times_s[-1] == at_s:
+            self._tokens[-1] += new
+        else:
+            self._times_s.append(at_s)
+            self._tokens.append(new)
+
+    def _spread(self, total: int) -> None:
+        """Give a total to the chunks before it, as evenly as whole tokens allow, the first never empty.
+
+        A server that ignores `continuous_usage_stats` counts only at the end: TTFT, TPOT and E2E stay
+        exact, single gaps become means.
+        """
+        chunks = len(self._uncounted_s)
+        for position, at_s in enumerate(self._uncounted_s):
+            share = math.ceil(total * (position + 1) / chunks) - math.ceil(total * position / chunks)
+            if share:
+                self._note(share, at_s)
+        self._uncounted_s.clear()

@@ -1,0 +1,230 @@
+"""The three HTTP endpoints: the body of a request, and what one streamed event says. Pure.
+
+In: a `Request` and the workload; or the data of an event. Out: JSON bytes; or a `Progress`, and the `Tally`
+of all of them. Sources: SGLang 0.5.23, srt/entrypoints/http_server.py and srt/entrypoints/openai/.
+Invariant: tokens are what the server's usage says; the number of chunks is never a number of tokens.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autotune.load.failure import StreamError, shown
+from autotune.load.workload import Wire, Workload
+from autotune.request import Request, RequestFailureKind
+
+_PATHS: Mapping[Wire, str] = {
+    Wire.GENERATE: "/generate",
+    Wire.COMPLETIONS: "/v1/completions",
+    Wire.CHAT: "/v1/chat/completions",
+}
+_DONE = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one event says. Counts are totals so far, None where the event has none."""
+
+    output_tokens: int | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    has_text: bool = False
+    finish: str | None = None
+    is_done: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """The totals of one stream so far."""
+
+    output_tokens: int = 0
+    input_tokens: int | None = None
+    cached_tokens: int = 0
+    finish: str | None = None
+    is_done: bool = False
+    is_counted: bool = False
+
+    def add(self, progress: Progress) -> int:
+        """Take an event in and return how many output tokens are new in it.
+
+        Raises:
+            StreamError: PROTOCOL, the total went down.
+        """
+        total = self.output_tokens if progress.output_tokens is None else progress.output_tokens
+        new = total - self.output_tokens
+        if new < 0:
+            raise StreamError(
+                RequestFailureKind.PROTOCOL,
+                f"the count of output tokens went down from {self.output_tokens} to {total}",
+            )
+        self.output_tokens = total
+        self.is_counted = self.is_counted or progress.output_tokens is not None
+        self.input_tokens = self.input_tokens if progress.input_tokens is None else progress.input_tokens
+        self.cached_tokens = self.cached_tokens if progress.cached_tokens is None else progress.cached_tokens
+        self.finish = progress.finish or self.finish
+        self.is_done = self.is_done or progress.is_done
+        return new
+
+    def check_end(self, asked_tokens: int, *, ignore_eos: bool) -> None:
+        """Judge a stream that has ended.
+
+        Fewer tokens than asked under `ignore_eos` are a PROTOCOL failure and not ABORTED: the server says
+        that it finished, but did not do what the request said (a context limit, or `ignore_eos` unknown to
+        it), and the latency of a shorter answer compares with nothing.
+
+        Raises:
+            StreamError: CUT_STREAM without an end mark; PROTOCOL without tokens or with too few.
+        """
+        if not self.is_done and self.finish is None:
+            raise StreamError(
+                RequestFailureKind.CUT_STREAM,
+                f"the stream ended after {self.output_tokens} tokens without [DONE] or a finish reason",
+            )
+        if not self.is_counted:
+            raise StreamError(RequestFailureKind.PROTOCOL, "the server never sent a count of tokens (usage)")
+        if self.output_tokens == 0 or (ignore_eos and self.output_tokens < asked_tokens):
+            raise StreamError(
+                RequestFailureKind.PROTOCOL,
+                f"{asked_tokens} output tokens were asked and {self.output_tokens} came "
+                f"(finish reason: {self.finish})",
+            )
+
+
+def path_of(wire: Wire) -> str:
+    """Return the URL path of an endpoint."""
+    return _PATHS[wire]
+
+
+def body_of(request: Request, workload: Workload, model: str) -> bytes:
+    """Return the JSON body that asks for one streamed, greedy answer with counts of tokens in every chunk.
+
+    Raises:
+        ValueError: the request has no prompt that this endpoint takes.
+    """
+    if workload.endpoint is Wire.GENERATE:
+        body = _generate_body(request, ignore_eos=workload.ignore_eos)
+    else:
+        body = _openai_body(request, workload, model)
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def read_event(wire: Wire, data: bytes) -> Progress:
+    """Return what an event says.
+
+    Raises:
+        StreamError: IN_STREAM_ERROR, the event is an error under HTTP status 200; ABORTED, the engine gave
+            the request up; PROTOCOL, the event is not what this endpoint sends.
+    """
+    if data.strip() == _DONE:
+        return Progress(is_done=True)
+    event = _parsed(data)
+    _check_error(event)
+    progress = _generate_progress(event) if wire is Wire.GENERATE else _openai_progress(event)
+    if progress.finish == "abort":
+        raise StreamError(RequestFailureKind.ABORTED, _abort_message(event))
+    return progress
+
+
+def _generate_body(request: Request, *, ignore_eos: bool) -> dict[str, object]:
+    sampling = {"max_new_tokens": request.output_tokens, "temperature": 0, "ignore_eos": ignore_eos}
+    prompt = {"text": request.text} if request.text is not None else {"input_ids": _ids(request)}
+    return {**prompt, "sampling_params": sampling, "stream": True}
+
+
+def _openai_body(request: Request, workload: Workload, model: str) -> dict[str, object]:
+    return {
+        "model": model,
+        **_openai_prompt(request, workload.endpoint),
+        "max_tokens": request.output_tokens,
+        "temperature": 0,
+        "ignore_eos": workload.ignore_eos,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
+
+
+def _openai_prompt(request: Request, wire: Wire) -> dict[str, object]:
+    if wire is Wire.COMPLETIONS:
+        return {"prompt": _ids(request) if request.text is None else request.text}
+    if request.text is None:
+        raise ValueError(f"request {request.index} has no text for the chat endpoint")
+    return {"messages": [{"role": "user", "content": request.text}]}
+
+
+def _ids(request: Request) -> Sequence[int]:
+    if request.token_ids is None:
+        raise ValueError(f"request {request.index} has neither token ids nor a text")
+    return request.token_ids
+
+
+def _parsed(data: bytes) -> Mapping[str, object]:
+    try:
+        event = json.loads(data)
+    except ValueError:
+        raise StreamError(RequestFailureKind.PROTOCOL, f"an event is not JSON: {shown(data)}") from None
+    if not isinstance(event, dict):
+        raise StreamError(RequestFailureKind.PROTOCOL, f"an event is not an object: {shown(data)}")
+    return event
+
+
+def _check_error(event: Mapping[str, object]) -> None:
+    """Older servers put the error at the top, with object "error"; newer ones under the key "error"."""
+    error = event.get("error")
+    if error is None and event.get("object") == "error":
+        error = event
+    if error is None:
+        return
+    message = _mapping(error).get("message", error)
+    raise StreamError(RequestFailureKind.IN_STREAM_ERROR, shown(str(message).encode()))
+
+
+def _generate_progress(event: Mapping[str, object]) -> Progress:
+    about = event.get("meta_info")
+    if not isinstance(about, dict):
+        raise StreamError(RequestFailureKind.PROTOCOL, "an event of /generate has no meta_info")
+    return Progress(
+        output_tokens=_count(about.get("completion_tokens")),
+        input_tokens=_count(about.get("prompt_tokens")),
+        cached_tokens=_count(about.get("cached_tokens")),
+        has_text=bool(event.get("text")),
+        finish=_finish(about.get("finish_reason")),
+    )
+
+
+def _openai_progress(event: Mapping[str, object]) -> Progress:
+    choices = event.get("choices")
+    if not isinstance(choices, list):
+        raise StreamError(RequestFailureKind.PROTOCOL, "an event has no choices")
+    choice = _mapping(choices[0]) if choices else {}
+    usage = _mapping(event.get("usage"))
+    return Progress(
+        output_tokens=_count(usage.get("completion_tokens")),
+        input_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
+        has_text=_has_text(choice),
+        finish=_finish(choice.get("finish_reason")),
+    )
+
+
+def _has_text(choice: Mapping[str, object]) -> bool:
+    delta = _mapping(choice.get("delta"))
+    return bool(choice.get("text") or delta.get("content") or delta.get("reasoning_content"))
+
+
+def _finish(reason: object) -> str | None:
+    """Return the finish reason: /generate has an object with a type, the others a word."""
+    word = reason.get("type") if isinstance(reason, dict) else reason
+    return word if isinstance(word, str) else None
+
+
+def _abort_message(event: Mapping[str, object]) -> str:
+    reason = _mapping(_mapping(event.get("meta_info")).get("finish_reason"))
+    return shown(str(reason.get("message") or "the engine aborted the request").encode())
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

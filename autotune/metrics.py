@@ -1,0 +1,312 @@
+"""Raw request records to a measurement: latency samples, rates, error ratio.
+
+Pure; the only place where a metric is defined. Failed requests have no latency and are counted beside the
+percentiles.
+
+Definitions, per request (times in seconds, sent = the request's bytes left, first/last = arrival of the first
+and last chunk with tokens, n = output tokens by the server's count):
+    ttft = first - sent        tpot = (last - first) / (n - 1)        e2e = last - sent
+    itl  = gap between successive chunks / tokens of the later one, once for each of those tokens
+Open loop: ttft and e2e count from the scheduled time, so that a late client or engine cannot hide a queue.
+Steady window of a closed loop with at least two waves: from the first completion to the last dispatch;
+latencies of the opening wave (one request per slot) are left out. Percentiles interpolate linearly.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.document import Frozen
+from autotune.interval import percentile_interval
+from autotune.request import RequestRecord
+
+
+class Metric(StrEnum):
+    """What can be limited or optimised."""
+
+    TTFT = "ttft"
+    TPOT = "tpot"
+    ITL = "itl"
+    E2E = "e2e"
+    ERROR_RATIO = "error_ratio"
+    OUTPUT_THROUGHPUT = "output_throughput"
+    TOTAL_THROUGHPUT = "total_throughput"
+    REQUEST_THROUGHPUT = "request_throughput"
+    GOODPUT = "goodput"
+
+
+LATENCIES = (Metric.TTFT, Metric.TPOT, Metric.ITL, Metric.E2E)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Latency samples in seconds; `owner[i]` is the request that sample i belongs to."""
+
+    values: NDArray[np.float64]
+    owner: NDArray[np.int64]
+
+    def share_over(self, limit_s: float) -> tuple[float, float]:
+        """Return the share of samples over a limit and the effective number of independent samples.
+
+        Samples of one request (its gaps) are correlated, so their number is divided by the design effect of
+        a cluster sample and never falls below the number of requests' worth if no sample is over the limit.
+        Source: Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
+        positive counts estimated from survey data".
+        """
+        over = self.values > limit_s
+        share = float(over.mean())
+        owners, index = np.unique(self.owner, return_inverse=True)
+        if len(owners) == len(over):
+            return share, float(len(over))
+        if not 0 < share < 1 or len(owners) < 2:  # noqa: PLR2004 - no variance without two clusters
+            return share, float(len(owners))
+        totals = np.bincount(index, weights=over - share)
+        variance = len(owners) / (len(owners) - 1) * float(totals @ totals) / len(over) ** 2
+        independent = share * (1 - share) / variance if variance > 0 else float(len(owners))
+        return share, float(np.clip(independent, 1.0, len(over)))
+
+    def percentile(self, percent: float) -> float:
+        """Return the percentile in seconds, linearly interpolated."""
+        return float(np.percentile(self.values, percent))
+
+
+class LatencySummary(Frozen):
+    """What is kept of a latency in the storage; seconds. The interval is that of p95, None if it is open."""
+
+    count: int
+    mean: float
+    minimum: float
+    maximum: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    p95_low: float | None
+    p95_high: float | None
+
+
+class PointSummary(Frozen):
+    """A measurement without its samples: what reports and searches read."""
+
+    sent: int
+    succeeded: int
+    failures: dict[str, int]
+    window_s: float
+    is_steady: bool
+    ttft: LatencySummary | None
+    tpot: LatencySummary | None
+    itl: LatencySummary | None
+    e2e: LatencySummary | None
+    error_ratio: float
+    output_throughput_tps: float
+    total_throughput_tps: float
+    request_throughput_rps: float
+    cached_ratio: float
+
+    def value(self, metric: Metric, statistic: str | None) -> float | None:
+        """Return a stored statistic: mean, min, max, p50, p90, p95, p99 of a latency, or a rate."""
+        rates = {
+            Metric.ERROR_RATIO: self.error_ratio,
+            Metric.OUTPUT_THROUGHPUT: self.output_throughput_tps,
+            Metric.TOTAL_THROUGHPUT: self.total_throughput_tps,
+            Metric.REQUEST_THROUGHPUT: self.request_throughput_rps,
+        }
+        if metric in rates:
+            return rates[metric]
+        if metric is Metric.GOODPUT:
+            return None
+        latency = getattr(self, metric.value)
+        if not isinstance(latency, LatencySummary):
+            return None
+        field = {"min": "minimum", "max": "maximum"}.get(statistic or "", statistic or "")
+        value = getattr(latency, field, None)
+        return float(value) if isinstance(value, float | int) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One load point, measured once or, after `join`, several times in a row.
+
+    `steady`: the records whose latencies count. `windows_s`: start and end of what the rates are taken over.
+    """
+
+    records: tuple[RequestRecord, ...]
+    steady: tuple[RequestRecord, ...]
+    windows_s: tuple[tuple[float, float], ...]
+    is_steady: bool
+    is_open_loop: bool
+
+    @property
+    def error_ratio(self) -> float:
+        """Failed requests over all that were sent, the opening wave included."""
+        return sum(record.failure is not None for record in self.records) / max(len(self.records), 1)
+
+    def samples(self, metric: Metric) -> Samples:
+        """Return a latency's samples over the good requests of the steady window."""
+        per_request = {
+            Metric.TTFT: self._ttft_s,
+            Metric.TPOT: _tpot_s,
+            Metric.ITL: _itl_s,
+            Metric.E2E: self._e2e_s,
+        }[metric]
+        good = [record for record in self.steady if record.failure is None and record.output_tokens]
+        values = [per_request(record) for record in good]
+        owner = [np.full(len(value), record.index) for record, value in zip(good, values, strict=True)]
+        empty = np.empty(0)
+        return Samples(np.concatenate([*values, empty]), np.concatenate([*owner, empty]).astype(np.int64))
+
+    def rate(self, metric: Metric) -> float:
+        """Return a throughput per second of the window: tokens by arrival, requests by completion."""
+        match metric:
+            case Metric.OUTPUT_THROUGHPUT:
+                return self._per_second(self._output_tokens())
+            case Metric.TOTAL_THROUGHPUT:
+                prompts = self._completed(lambda record: record.input_tokens)
+                return self._per_second(self._output_tokens() + prompts)
+            case Metric.REQUEST_THROUGHPUT:
+                return self._per_second(self._completed(lambda _: 1))
+            case _:
+                raise ValueError(f"{metric} is not a rate of its own")
+
+    def goodput_rps(self, limits_s: dict[Metric, float]) -> float:
+        """Return requests per second that ended well within every limit (ttft, tpot, e2e)."""
+        per_request = {Metric.TTFT: self._ttft_s, Metric.TPOT: _tpot_s, Metric.E2E: self._e2e_s}
+
+        def is_good(record: RequestRecord) -> int:
+            return int(
+                all(np.all(per_request[metric](record) <= limit) for metric, limit in limits_s.items())
+            )
+
+        return self._per_second(self._completed(is_good))
+
+    def summary(self) -> PointSummary:
+        """Return what the storage keeps."""
+        failures = Counter(
+            f"{record.failure.kind}/{record.failure.phase}" for record in self.records if record.failure
+        )
+        prompt = sum(record.input_tokens for record in self.steady)
+        cached = sum(record.cached_tokens for record in self.steady)
+        return PointSummary(
+            sent=len(self.records),
+            succeeded=len(self.records) - failures.total(),
+            failures=dict(sorted(failures.items())),
+            window_s=self._length_s,
+            is_steady=self.is_steady,
+            **{str(metric): _summarise(self.samples(metric)) for metric in LATENCIES},
+            error_ratio=self.error_ratio,
+            output_throughput_tps=self.rate(Metric.OUTPUT_THROUGHPUT),
+            total_throughput_tps=self.rate(Metric.TOTAL_THROUGHPUT),
+            request_throughput_rps=self.rate(Metric.REQUEST_THROUGHPUT),
+            cached_ratio=cached / prompt if prompt else 0.0,
+        )
+
+    def _origin_s(self, record: RequestRecord) -> float:
+        return record.scheduled_s if self.is_open_loop or record.sent_s is None else record.sent_s
+
+    def _ttft_s(self, record: RequestRecord) -> NDArray[np.float64]:
+        return record.chunk_times_s[:1] - self._origin_s(record)
+
+    def _e2e_s(self, record: RequestRecord) -> NDArray[np.float64]:
+        return record.chunk_times_s[-1:] - self._origin_s(record)
+
+    @property
+    def _length_s(self) -> float:
+        return sum(end - start for start, end in self.windows_s)
+
+    def _per_second(self, amount: float) -> float:
+        return amount / self._length_s if self._length_s > 0 else 0.0
+
+    def _output_tokens(self) -> int:
+        total = 0
+        for start, end in self.windows_s:
+            for record in self.records:
+                first, last = np.searchsorted(record.chunk_times_s, (start, end), side="right")
+                total += int(record.chunk_tokens[first:last].sum())
+        return total
+
+    def _completed(self, weight: Callable[[RequestRecord], int]) -> int:
+        return sum(
+            weight(record)
+            for start, end in self.windows_s
+            for record in self.records
+            if record.failure is None and start < record.ended_s <= end
+        )
+
+
+def measure(records: Sequence[RequestRecord], *, concurrency: int | None) -> Measurement:
+    """Return the measurement of one load point; `concurrency` None means open loop."""
+    ordered = tuple(sorted(records, key=lambda record: record.index))
+    whole = ((0.0, max((record.ended_s for record in ordered), default=0.0)),)
+    if concurrency is None or len(ordered) < 2 * concurrency:
+        return Measurement(ordered, ordered, whole, is_steady=False, is_open_loop=concurrency is None)
+    window = (
+        min(record.ended_s for record in ordered),
+        max(record.scheduled_s for record in ordered),
+    )
+    if window[1] <= window[0]:
+        return Measurement(ordered, ordered, whole, is_steady=False, is_open_loop=False)
+    return Measurement(ordered, ordered[concurrency:], (window,), is_steady=True, is_open_loop=False)
+
+
+def join(first: Measurement, second: Measurement) -> Measurement:
+    """Return both as one measurement, the second placed after the first in time and in request numbers."""
+    shift_s = max((record.ended_s for record in first.records), default=0.0)
+    start = max((record.index for record in first.records), default=-1) + 1
+
+    def later(record: RequestRecord) -> RequestRecord:
+        return replace(
+            record,
+            index=record.index + start,
+            scheduled_s=record.scheduled_s + shift_s,
+            sent_s=None if record.sent_s is None else record.sent_s + shift_s,
+            ended_s=record.ended_s + shift_s,
+            chunk_times_s=record.chunk_times_s + shift_s,
+        )
+
+    return Measurement(
+        records=(*first.records, *map(later, second.records)),
+        steady=(*first.steady, *map(later, second.steady)),
+        windows_s=(
+            *first.windows_s,
+            *((begin + shift_s, end + shift_s) for begin, end in second.windows_s),
+        ),
+        is_steady=first.is_steady and second.is_steady,
+        is_open_loop=first.is_open_loop,
+    )
+
+
+def _tpot_s(record: RequestRecord) -> NDArray[np.float64]:
+    """One value, or none for a request of a single token."""
+    if record.output_tokens < 2:  # noqa: PLR2004 - one token has no gap
+        return np.empty(0)
+    duration = record.chunk_times_s[-1:] - record.chunk_times_s[:1]
+    return duration / (record.output_tokens - 1)
+
+
+def _itl_s(record: RequestRecord) -> NDArray[np.float64]:
+    tokens = record.chunk_tokens[1:]
+    return np.repeat(np.diff(record.chunk_times_s) / np.maximum(tokens, 1), tokens)
+
+
+def _summarise(samples: Samples) -> LatencySummary | None:
+    if not len(samples.values):
+        return None
+    ordered = np.sort(samples.values)
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(ordered, (50, 90, 95, 99)))
+    interval = percentile_interval(ordered, 95)
+    return LatencySummary(
+        count=len(ordered),
+        mean=float(ordered.mean()),
+        minimum=float(ordered[0]),
+        maximum=float(ordered[-1]),
+        p50=p50,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        p95_low=interval.low if np.isfinite(interval.low) else None,
+        p95_high=interval.high if np.isfinite(interval.high) else None,
+    )

@@ -1,0 +1,91 @@
+"""What a trial leaves behind, as the storage keeps it: outcome, flags asked and effective, failure, points.
+
+In: what trial.py saw. Out: `TrialRecord`, one JSON text in the trial's user attributes. Pure.
+Invariant: a report, an export or a resumed study needs nothing but these records and the raw files they name.
+"""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from autotune.document import Frozen
+from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.failure import EngineFailure
+from autotune.metrics import PointSummary
+from autotune.slo import Verdict
+from autotune.space import Candidate, FlagValue
+
+
+class Role(StrEnum):
+    """Why a trial was run."""
+
+    BASELINE = "baseline"
+    SEARCH = "search"
+    CONFIRMATION = "confirmation"
+
+
+class Outcome(StrEnum):
+    """How a trial ended; failed, missed and measured badly never look alike."""
+
+    MEASURED = "measured"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    INVALID = "invalid"
+    INTERRUPTED = "interrupted"
+
+
+class ClientRecord(Frozen):
+    """The load generator's self-check, kept beside what it measured."""
+
+    loop_lag_p99_s: float
+    cpu_ratio: float
+    peak_in_flight: int
+
+
+class PointRecord(Frozen):
+    """One measured load point. `file` is relative to the study's folder, `sha256` that of the file."""
+
+    load: str
+    summary: PointSummary
+    goodput_rps: float
+    client: ClientRecord | None
+    file: str
+    sha256: str
+
+
+class TrialRecord(Frozen):
+    """One trial. Durations and `began_s` are seconds on the study's clock (virtual if `is_simulated`).
+
+    `objectives`: one value per objective, in the SLO's order; None unless measured.
+    `confirms`: the number of the trial whose candidate a confirmation launched again.
+    `same_as`: the number of an earlier trial with the same effective flags, whose numbers were taken over.
+    """
+
+    outcome: Outcome
+    role: Role
+    candidate: dict[str, FlagValue]
+    is_simulated: bool
+    began_s: float
+    durations_s: dict[str, float] = Field(default={})
+    start_phases_s: dict[str, float] = Field(default={})
+    effective: EffectiveFlags | None = None
+    failure: EngineFailure | None = None
+    reason: str | None = None
+    points: tuple[PointRecord, ...] = ()
+    verdict: Verdict | None = None
+    objectives: tuple[float, ...] | None = None
+    confirms: int | None = None
+    same_as: int | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Everything the trial took."""
+        return sum(self.durations_s.values())
+
+    def to_candidate(self) -> Candidate:
+        """Return the candidate that was asked for."""
+        return Candidate.of(self.candidate)
+
+    def point(self, load: str) -> PointRecord | None:
+        """Return the record of a load point, None if it was not measured."""
+        return next((point for point in self.points if point.load == load), None)

@@ -1,0 +1,1 @@
+"""Reports: tables, CSV and one self-contained HTML file."""

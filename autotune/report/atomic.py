@@ -1,0 +1,24 @@
+"""Files that are either the old one or the whole new one, never a half."""
+
+import os
+from pathlib import Path
+
+from autotune.errors import InfrastructureError
+
+
+def replace_text(path: Path, text: str, *, mode: int | None = None) -> None:
+    """Write a UTF-8 file through a temporary one beside it; `mode` sets its permissions.
+
+    Raises:
+        InfrastructureError: the disk is full, or the folder is not writable.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8", newline="")
+        if mode is not None:
+            part.chmod(mode)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InfrastructureError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,87 @@
+"""The candidates worth looking at, one row each, in words: the finalists, or the best so far. Pure.
+
+In: a `StudyHistory`. Out: rows of short texts that the terminal and the HTML report show alike.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from autotune.report.answer import gain_text, room_text
+from autotune.report.findings import (
+    baseline_of,
+    confirmed_of,
+    decision_of,
+    differences,
+    leaders,
+    trial_of,
+    verdict_of,
+)
+from autotune.report.units import ABSENT, flag_list, metric_value
+from autotune.search.confirmation import NumberedTrial
+from autotune.search.ledger import StudyHistory
+
+
+@dataclass(frozen=True)
+class FinalistRow:
+    """One candidate. `objectives` in the SLO's order; the first is the mean of the fresh launches if any."""
+
+    trial: int
+    part: str
+    flags: str
+    objectives: tuple[str, ...]
+    launches: str
+    gain: str
+    verdict: str
+    binding: str
+
+
+def finalist_rows(history: StudyHistory, *, count: int = 5) -> tuple[FinalistRow, ...]:
+    """Return the finalists and the baseline; without an answer the baseline and the `count` leaders."""
+    trials = dict.fromkeys([baseline_of(history), *_contenders(history, count)])
+    return tuple(_row(history, trial) for trial in trials if trial is not None)
+
+
+def _contenders(history: StudyHistory, count: int) -> Iterator[NumberedTrial | None]:
+    finalists = history.answer.finalists if history.answer else ()
+    if finalists:
+        yield from (trial_of(history, confirmed.trial) for confirmed in finalists)
+    else:
+        yield from leaders(history, count)
+
+
+def _row(history: StudyHistory, trial: NumberedTrial) -> FinalistRow:
+    confirmed = confirmed_of(history, trial)
+    verdict = verdict_of(history, trial)
+    binding = verdict.binding if verdict else None
+    changed = differences(history, trial.record.to_candidate())
+    return FinalistRow(
+        trial=trial.number,
+        part=_part(history, trial),
+        flags=flag_list(changed) or "(as the baseline)",
+        objectives=_objectives(history, trial),
+        launches=f"{len(confirmed.values)} of {len(confirmed.values) + confirmed.failed_launches}"
+        if confirmed
+        else "not confirmed",
+        gain=gain_text(confirmed.gain) if confirmed and confirmed.gain else ABSENT,
+        verdict=decision_of(history, trial) or "not measured",
+        binding=f"{binding.ceiling}: {room_text(binding)}" if binding else ABSENT,
+    )
+
+
+def _part(history: StudyHistory, trial: NumberedTrial) -> str:
+    """Return what the candidate is to the study."""
+    baseline = baseline_of(history)
+    names = {
+        "winner": history.answer is not None and history.answer.winner == trial.number,
+        "baseline": baseline is not None and baseline.number == trial.number,
+    }
+    return ", ".join(name for name, applies in names.items() if applies) or "candidate"
+
+
+def _objectives(history: StudyHistory, trial: NumberedTrial) -> tuple[str, ...]:
+    goals = history.study.slo.goals
+    confirmed = confirmed_of(history, trial)
+    values: list[float | None] = list(trial.record.objectives or [None] * len(goals))
+    if confirmed and confirmed.values:
+        values[0] = sum(confirmed.values) / len(confirmed.values)
+    return tuple(metric_value(goal.quantity.metric, value) for goal, value in zip(goals, values, strict=True))

@@ -1,0 +1,112 @@
+"""The report for a terminal: rich renderables, which the command line prints.
+
+In: a `StudyHistory`. Out: `Text`s and `Table`s. Invariant: text from outside is never read as rich's markup
+and carries no control characters.
+"""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from autotune.report.answer import SIMULATED, explanation, headline
+from autotune.report.commands import launch_commands
+from autotune.report.finalists import FinalistRow, finalist_rows
+from autotune.report.findings import (
+    failure_line,
+    failures_by_kind,
+    is_simulated,
+    winner_of,
+)
+from autotune.report.units import printable
+from autotune.search.confirmation import AnswerKind
+from autotune.search.ledger import StudyHistory
+
+_SHOWN_TRIALS = 8
+_STYLES = {
+    AnswerKind.IMPROVED: "green",
+    AnswerKind.KEEP_BASELINE: "cyan",
+    AnswerKind.NOTHING_MEETS: "red",
+    AnswerKind.NOT_CONFIRMED: "yellow",
+}
+
+
+def terminal_report(history: StudyHistory) -> Group:
+    """Return the answer, the finalists and the failures; tables without rows are left out."""
+    return Group(*_parts(history))
+
+
+def answer_panel(history: StudyHistory) -> Panel:
+    """Return the answer in words, its title marked if the numbers are simulated."""
+    style = _STYLES[history.answer.kind] if history.answer else "white"
+    lines = [Text(headline(history), style="bold"), *(Text(line) for line in explanation(history))]
+    if is_simulated(history):
+        lines.insert(0, Text(SIMULATED, style="bold magenta"))
+    return Panel(Group(*lines), title=_title(history, "answer"), border_style=style)
+
+
+def finalists_table(history: StudyHistory) -> Table:
+    """Return the finalists and the baseline with their gains, verdicts and binding ceilings."""
+    goals = [str(goal.quantity) for goal in history.study.slo.goals]
+    heads = [
+        "trial",
+        "",
+        "differs from the baseline by",
+        *goals,
+        "launches",
+        "gain",
+        "verdict",
+        "binding ceiling",
+    ]
+    table = Table(title=_title(history, "candidates"), title_justify="left")
+    for head in heads:
+        table.add_column(Text(head), overflow="fold")
+    for row in finalist_rows(history):
+        table.add_row(*(Text(cell) for cell in _cells(row)))
+    return table
+
+
+def failures_table(history: StudyHistory) -> Table:
+    """Return the trials that were not measured, by kind, with the decisive line of the last one."""
+    table = Table(title=_title(history, "not measured"), title_justify="left")
+    for head in ("kind", "how many", "trials", "decisive line of the last one"):
+        table.add_column(head, overflow="fold")
+    for kind, trials in failures_by_kind(history).items():
+        numbers = " ".join(str(trial.number) for trial in trials[-_SHOWN_TRIALS:])
+        line = printable(failure_line(trials[-1].record))
+        table.add_row(*(Text(cell) for cell in (kind, str(len(trials)), numbers, line)))
+    return table
+
+
+def commands_text(history: StudyHistory) -> Text:
+    """Return the launch commands of the winner, one line a node; empty if nobody won.
+
+    To be printed with `soft_wrap=True`, so that a long command can be copied as one line.
+    """
+    winner = winner_of(history)
+    if winner is None:
+        return Text()
+    lines = [f"Launch commands of trial {winner.number}:"]
+    for command in launch_commands(history.study, winner):
+        lines.extend([f"# {command.node}", command.text])
+    return Text("\n".join(lines))
+
+
+def _parts(history: StudyHistory) -> Iterator[RenderableType]:
+    yield answer_panel(history)
+    if finalist_rows(history):
+        yield finalists_table(history)
+    if failures_by_kind(history):
+        yield failures_table(history)
+
+
+def _cells(row: FinalistRow) -> tuple[str, ...]:
+    words = (row.launches, row.gain, row.verdict, row.binding)
+    return (str(row.trial), row.part, row.flags, *row.objectives, *words)
+
+
+def _title(history: StudyHistory, what: str) -> str:
+    mark = "SIMULATED " if is_simulated(history) else ""
+    return f"{mark}{history.study.name}: {what}"

@@ -1,0 +1,134 @@
+"""What is sent to an engine and what comes back: requests, offered loads and raw records.
+
+Everything else about a measurement is derived from `RequestRecord`s. Pure; the lowest stage that both
+the load generator (over HTTP) and the simulator (in virtual time) speak.
+Times are seconds since the load point began, on one monotonic clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to be sent. `token_ids` and `text` stay None until a prompt is needed on a wire."""
+
+    index: int
+    input_tokens: int
+    output_tokens: int
+    prefix_group: int | None = None
+    prefix_tokens: int = 0
+    due_s: float | None = None
+    token_ids: tuple[int, ...] | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedLoad:
+    """Requests and when they are sent.
+
+    Closed loop: `concurrency` requests are kept in flight, in order. Open loop (`concurrency` None):
+    every request has a `due_s`, an absolute time since the start, and is sent then whatever happened
+    before. `stop_after_s` ends dispatching; what is in flight is still awaited. `salt` tells loads of one
+    workload apart: prompts of different salts have nothing in common.
+    """
+
+    requests: Sequence[Request]
+    concurrency: int | None
+    stop_after_s: float | None = None
+    salt: int = 0
+
+
+class RequestPhase(StrEnum):
+    """How far a failed request came."""
+
+    CONNECT = "connect"
+    HEADERS = "headers"
+    FIRST_TOKEN = "first_token"  # noqa: S105 - the token of a language model
+    STREAM = "stream"
+
+
+class RequestFailureKind(StrEnum):
+    """Why a request has no latency."""
+
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    HTTP_STATUS = "http_status"
+    IN_STREAM_ERROR = "in_stream_error"
+    ABORTED = "aborted"
+    CUT_STREAM = "cut_stream"
+    PROTOCOL = "protocol"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailure:
+    """A request that did not end well. Never retried, never part of a percentile."""
+
+    kind: RequestFailureKind
+    phase: RequestPhase
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestRecord:
+    """The raw facts of one request.
+
+    `chunk_times_s[i]` is when the i-th chunk that carried tokens arrived and `chunk_tokens[i]` how many
+    output tokens were new in it; both are empty for a request that failed before its first token.
+    `output_tokens` is the server's own count (usage), not the number of chunks.
+    """
+
+    index: int
+    scheduled_s: float
+    sent_s: float | None
+    ended_s: float
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    chunk_times_s: NDArray[np.float64]
+    chunk_tokens: NDArray[np.int64]
+    failure: RequestFailure | None = None
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Arrival of the first chunk with a token, None if there was none."""
+        return float(self.chunk_times_s[0]) if len(self.chunk_times_s) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHealth:
+    """What the load generator knows about itself.
+
+    `loop_lag_p99_s`: how late its event loop woke up; `cpu_ratio`: CPU seconds per second of wall time;
+    `peak_in_flight`: the concurrency reached.
+    """
+
+    loop_lag_p99_s: float
+    cpu_ratio: float
+    peak_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """One record per dispatched request, in index order; `client` is None in virtual time."""
+
+    records: tuple[RequestRecord, ...]
+    client: ClientHealth | None
+
+
+class Endpoint(Protocol):
+    """Something that serves an offered load: a server over HTTP, or the simulator in virtual time."""
+
+    def run(self, offered: OfferedLoad) -> LoadResult:
+        """Serve the load to its end.
+
+        Raises:
+            LoadError: the generator itself failed to offer what was asked.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Search: which candidate next, what is hopeless, and whether the winner wins again."""

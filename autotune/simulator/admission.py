@@ -1,0 +1,127 @@
+"""One attempt to form a prefill batch: SGLang's token arithmetic for who may join, and how much of them.
+
+In: the pool, the running batch, the new-token ratio, the flags. Out: pieces of prompts. Holds the budgets of
+one attempt only. Source: PrefillAdder in managers/schedule_policy.py of SGLang 0.5.23.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from autotune.simulator.flags import SchedulerFlags
+from autotune.simulator.pool import KvPool
+from autotune.simulator.running import RunningBatch
+from autotune.simulator.sequence import Sequence
+
+CLIPPED_NEW_TOKENS = 4096  # SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION
+_UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a prompt that one prefill pass computes."""
+
+    sequence: Sequence
+    before: int
+    new: int
+    completes: bool
+
+
+class Admitted(Enum):
+    """What became of one waiting sequence."""
+
+    WHOLE = auto()
+    CHUNKED = auto()
+    NO_TOKENS = auto()
+    NO_BUDGET = auto()
+
+
+class PrefillAttempt:
+    """The budgets of one attempt; `pieces` is what it has admitted so far, `commit` takes their tokens.
+
+    Until then nothing is evicted, so that no admission costs a later one its cached prefix.
+    """
+
+    def __init__(
+        self, *, flags: SchedulerFlags, pool: KvPool, running: RunningBatch, ratio: float, reserves_all: bool
+    ) -> None:
+        mixed_in = len(running) if flags.mixed_chunk else 0
+        chunk = _UNLIMITED if flags.chunk_tokens is None else flags.chunk_tokens
+        self.pieces: list[Piece] = []
+        self._pool = pool
+        self._page = flags.page_tokens
+        self._chunk_left = chunk - mixed_in
+        self._input_left = flags.max_prefill_tokens - mixed_in
+        self._current_offset = mixed_in
+        self._total_offset = mixed_in + sum(
+            min(running.remaining(each), CLIPPED_NEW_TOKENS)
+            * (1.0 if reserves_all and each.ignores_eos else ratio)
+            for each in running
+        )
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the chunk or the prefill token limit is used up."""
+        return self._chunk_left <= 0 or self._input_left <= 0
+
+    @property
+    def is_out_of_tokens(self) -> bool:
+        """Whether nothing more can be reserved or allocated."""
+        return self._left() <= 0 or self._pool.available <= self._current_offset
+
+    def commit(self) -> None:
+        """Take the admitted tokens out of the pool."""
+        for piece in self.pieces:
+            self._pool.take(piece.sequence, piece.new)
+
+    def go_on_with(self, chunked: Sequence) -> bool:
+        """Serve the half-prefilled sequence first; return whether it stays half-prefilled."""
+        room = min(self._chunk_left, self._left())
+        wanted = min(chunked.to_compute, int(room) if room > 0 else max(self._chunk_left, 0))
+        new = min(wanted, self._pool.available)
+        if new > 0:
+            self._add(chunked, new, reserve=min(chunked.to_generate, CLIPPED_NEW_TOKENS))
+        return chunked.to_compute > 0
+
+    def admit(self, sequence: Sequence) -> Admitted:
+        """Try to add a waiting sequence, whole or its first chunk; whatever fails leaves no trace."""
+        hit = self._pool.lock(sequence)
+        outcome = self._outcome(sequence, sequence.length - hit)
+        if outcome in {Admitted.NO_TOKENS, Admitted.NO_BUDGET}:
+            self._pool.unlock(sequence)
+            return outcome
+        sequence.computed = hit
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = hit
+        new = sequence.to_compute if outcome is Admitted.WHOLE else self._chunk_room(sequence)
+        self._add(sequence, new, reserve=min(sequence.to_generate, CLIPPED_NEW_TOKENS))
+        return outcome
+
+    def _outcome(self, sequence: Sequence, extend: int) -> Admitted:
+        need = extend + min(sequence.to_generate, CLIPPED_NEW_TOKENS) + self._page
+        if need >= self._left():
+            return Admitted.NO_TOKENS
+        if self._whole_pages(extend) > self._input_left and self.pieces:
+            return Admitted.NO_BUDGET
+        if self._whole_pages(extend) <= self._chunk_left:
+            return Admitted.WHOLE
+        return Admitted.CHUNKED if self._chunk_room(sequence) > 0 else Admitted.NO_BUDGET
+
+    def _chunk_room(self, sequence: Sequence) -> int:
+        """Return the tokens of a first chunk, whole pages unless it is the whole prompt."""
+        return min(self._chunk_left // self._page * self._page, sequence.length - sequence.shared)
+
+    def _left(self) -> float:
+        return self._pool.available - self._total_offset
+
+    def _whole_pages(self, tokens: int) -> int:
+        return -(-tokens // self._page) * self._page
+
+    def _add(self, sequence: Sequence, new: int, *, reserve: int) -> None:
+        completes = new == sequence.to_compute
+        self.pieces.append(Piece(sequence, sequence.computed, new, completes))
+        sequence.computed += new
+        charged = self._whole_pages(new)
+        self._total_offset += charged + (reserve if completes else 0) + self._page
+        self._current_offset += charged + self._page
+        self._input_left -= charged
+        self._chunk_left -= charged

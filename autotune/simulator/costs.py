@@ -1,0 +1,121 @@
+"""How long a forward pass takes: the linear form of the profile's constants, times seeded noise.
+
+In: what is in a pass. Out: seconds. Pure but for its random generator.
+
+    prefill = max(minimum, fixed + token * sum(new) + context * sum(new * (before + new / 2)))
+    decode  = fixed + experts * (cov(B) - cov(1)) + sequence * (B - 1) + context * sum(ctx) + longest * max(ctx)
+    cov(B)  = 1 - (1 - experts per token / experts)^B        the share of experts that B sequences touch
+    mixed   = prefill + decode - fixed / 2, or prefill + mixed_context * sum(ctx) where that was measured
+
+The form interpolates measured step times within a few per cent; it does not extrapolate across workloads.
+It leaves out padding to captured graph sizes and the overlap of scheduling with the forward pass.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.simulator.profile import Experts, Profile
+
+_BLOCK = 1024
+_LEAST_FACTOR = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillLoad:
+    """What a prefill pass computes: new tokens, and token pairs (each new token with what is before it)."""
+
+    new_tokens: int
+    token_pairs: float
+
+    @classmethod
+    def of(cls, pieces: Iterable[tuple[int, int]]) -> "PrefillLoad":
+        """Return the load of pieces given as (tokens before, new tokens)."""
+        pieces = tuple(pieces)
+        return cls(sum(new for _, new in pieces), sum(new * (before + new / 2) for before, new in pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLoad:
+    """What a decode pass computes: sequences, their summed context and the longest one."""
+
+    sequences: int
+    context_sum: int
+    longest_context: int
+
+
+class StepCosts:
+    """Seconds per pass for one launch. The same seed gives the same noise in the same order of passes."""
+
+    def __init__(self, profile: Profile, *, decode_graph_max_batch: int, seed: int) -> None:
+        self._step = profile.step
+        self._experts = profile.experts
+        self._graph_limit = decode_graph_max_batch
+        self._generator = np.random.default_rng(seed)
+        self._launch_factor = 1 + profile.step.launch_noise_ratio * self._generator.standard_normal()
+        self._factors = np.empty(0)
+        self._is_cold = True
+
+    def prefill_s(self, load: PrefillLoad) -> float:
+        """Return the duration of one prefill pass and use up its noise."""
+        return self._extend_s(load) * self._take_factor()
+
+    def mixed_s(self, prefill: PrefillLoad, decode: DecodeLoad) -> float:
+        """Return the duration of one pass that prefills and decodes."""
+        if self._step.mixed_context_s is None:
+            decode_s = self._decode_base_s(decode.sequences) - self._step.decode_fixed_s / 2
+            decode_s += self._step.decode_context_s * decode.context_sum
+            decode_s += self._step.decode_longest_s * decode.longest_context
+        else:
+            decode_s = self._step.mixed_context_s * decode.context_sum
+        return (self._extend_s(prefill) + decode_s) * self._take_factor()
+
+    def decode_s(self, load: DecodeLoad, steps: int) -> NDArray[np.float64]:
+        """Return the durations of the next `steps` decode passes; `use_decodes` says how many were run."""
+        growth = np.arange(steps)
+        durations = self._decode_base_s(load.sequences) + self._step.decode_context_s * (
+            load.context_sum + load.sequences * growth
+        )
+        durations += self._step.decode_longest_s * (load.longest_context + growth)
+        if load.sequences > self._graph_limit:
+            durations *= self._step.eager_decode_ratio
+        return durations * self._peek_factors(steps)
+
+    def use_decodes(self, steps: int) -> None:
+        """Use up the noise of `steps` decode passes."""
+        self._factors = self._factors[steps:]
+
+    def _extend_s(self, load: PrefillLoad) -> float:
+        step = self._step
+        seconds = step.extend_fixed_s + step.extend_token_s * load.new_tokens
+        seconds = max(step.extend_minimum_s, seconds + step.extend_context_s * load.token_pairs)
+        if self._is_cold:
+            self._is_cold = False
+            seconds += step.cold_start_s
+        return seconds
+
+    def _decode_base_s(self, sequences: int) -> float:
+        step = self._step
+        covered = _covered(self._experts, sequences) - _covered(self._experts, 1)
+        return step.decode_fixed_s + step.decode_experts_s * covered + step.decode_sequence_s * (sequences - 1)
+
+    def _take_factor(self) -> float:
+        factor = float(self._peek_factors(1)[0])
+        self._factors = self._factors[1:]
+        return factor
+
+    def _peek_factors(self, count: int) -> NDArray[np.float64]:
+        missing = count - len(self._factors)
+        if missing > 0:
+            drawn = self._generator.standard_normal(max(missing, _BLOCK))
+            fresh = self._launch_factor * np.maximum(1 + self._step.noise_ratio * drawn, _LEAST_FACTOR)
+            self._factors = np.concatenate((self._factors, fresh))
+        return self._factors[:count]
+
+
+def _covered(experts: Experts | None, sequences: int) -> float:
+    if experts is None:
+        return 0.0
+    return float(1 - (1 - experts.per_token / experts.total) ** sequences)

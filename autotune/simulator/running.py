@@ -1,0 +1,99 @@
+"""The running batch: sequences that each gain one token per step, whether decoded or mixed into a prefill.
+
+In: joins, leaves and steps. Out: who finishes when, and the sums that admission and step times need. Pure
+state. Invariant: between joins and leaves nothing is stored per step, so advancing by k steps is one move.
+"""
+
+import heapq
+from collections.abc import Iterator
+
+from autotune.simulator.sequence import Sequence, Stay
+
+
+class RunningBatch:
+    """Sequences with the step at which each joined and will end; `step` counts token steps since launch."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.context_sum = 0
+        self._members: dict[Sequence, int] = {}
+        self._ends: list[tuple[int, int, Sequence]] = []
+        self._joins = 0
+        self._longest_offset: int | None = 0
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(self._members)
+
+    def join(self, sequence: Sequence, now_s: float) -> None:
+        """Add a sequence whose prompt is complete and whose next token came out at `now_s`."""
+        sequence.generated += 1
+        sequence.stays.append(Stay(now_s, self.step))
+        self._members[sequence] = self.step
+        self._joins += 1
+        heapq.heappush(self._ends, (self.step + sequence.to_generate, self._joins, sequence))
+        self.context_sum += sequence.length
+        if self._longest_offset is not None:
+            self._longest_offset = max(self._longest_offset, sequence.length - self.step)
+
+    def leave(self, sequence: Sequence) -> None:
+        """Remove a sequence and bring its own counts up to date."""
+        gained = self.step - self._members.pop(sequence)
+        sequence.generated += gained
+        sequence.computed += gained
+        sequence.private += gained
+        sequence.stays[-1].end_step = self.step
+        self.context_sum -= sequence.length
+        if not self._members:
+            self._longest_offset = 0
+        elif self._longest_offset == sequence.length - self.step:
+            self._longest_offset = None
+
+    def advance(self, steps: int) -> None:
+        """Let every sequence gain `steps` tokens."""
+        self.step += steps
+        self.context_sum += steps * len(self)
+
+    def steps_to_first_end(self) -> int:
+        """Return after how many steps the next sequence is complete; the batch must not be empty."""
+        while self._is_stale(self._ends[0]):
+            heapq.heappop(self._ends)
+        return self._ends[0][0] - self.step
+
+    def take_complete(self) -> list[Sequence]:
+        """Remove and return the sequences that have all their tokens, in the order they joined."""
+        complete = []
+        while self._ends and (self._is_stale(self._ends[0]) or self._ends[0][0] <= self.step):
+            entry = heapq.heappop(self._ends)
+            if not self._is_stale(entry):
+                self.leave(entry[2])
+                complete.append(entry[2])
+        return complete
+
+    def generated(self, sequence: Sequence) -> int:
+        """Return how many output tokens a member has now."""
+        return sequence.generated + self.step - self._members[sequence]
+
+    def remaining(self, sequence: Sequence) -> int:
+        """Return how many output tokens a member still lacks."""
+        return sequence.request.output_tokens - self.generated(sequence)
+
+    @property
+    def longest_context(self) -> int:
+        """The longest member's prompt and output; 0 if there is none."""
+        if not self._members:
+            return 0
+        if self._longest_offset is None:
+            self._longest_offset = max(each.length - joined for each, joined in self._members.items())
+        return self._longest_offset + self.step
+
+    def weakest(self) -> Sequence:
+        """Return whom retraction takes first: least output, then longest prompt (schedule_batch.py)."""
+        return min(self, key=lambda each: (self.generated(each), -each.request.input_tokens))
+
+    def _is_stale(self, entry: tuple[int, int, Sequence]) -> bool:
+        end, _, sequence = entry
+        joined = self._members.get(sequence)
+        return joined is None or joined + sequence.to_generate != end

@@ -1,0 +1,364 @@
+"""SGLang's scheduler as a state machine: what runs next, how long it takes, and what comes out of it.
+
+In: `submit` with a time, then `turn` after `turn`. Out: a `Turn` for each forward pass (or run of decode
+passes), with the tokens it produced. Keeps its own clock `now_s`, which only turns and `idle_until` move;
+virtual.py jumps along it, the HTTP server sleeps along it. Source: managers/scheduler.py of 0.5.23:
+prefill first, at most one half-prefilled request, a latched `full`, retraction when the pool is exhausted.
+Left out: overlap of scheduling and GPU (one pass of extra queueing), partial radix overlap, ranks of
+attention DP that run apart (they count as one rank with their summed pool), speculation.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.request import Request
+from autotune.simulator.admission import Admitted, Piece, PrefillAttempt
+from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts
+from autotune.simulator.flags import SchedulerFlags
+from autotune.simulator.ordering import in_policy_order
+from autotune.simulator.pool import KvPool
+from autotune.simulator.running import RunningBatch
+from autotune.simulator.sequence import Sequence
+
+_INITIAL_RATIO = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO
+_FLOOR_FACTOR = 0.14  # SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR
+_DECAY_STEPS = 600  # SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS
+_RETRACT_STEPS = 20  # SGLANG_RETRACT_DECODE_STEPS
+_NO_TIMES: NDArray[np.float64] = np.empty(0)
+
+
+class TurnKind(StrEnum):
+    """What one turn did."""
+
+    PREFILL = "prefill"
+    MIXED = "mixed"
+    DECODE = "decode"
+    DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not even queued, with the HTTP status that SGLang gives it."""
+
+    message: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """One exhausted pool: who was sent back, and the new-token ratio before and after."""
+
+    sequences: tuple[Sequence, ...]
+    tokens_gained: int
+    ratio_before: float
+    ratio_after: float
+
+
+@dataclass(slots=True)
+class Turn:
+    """One prefill pass or a run of decode passes. `token_times_s`: when every running sequence gained one.
+
+    `first` had their prompt completed and got a token at `ended_s`; `finished` and `aborted` have left.
+    """
+
+    kind: TurnKind
+    started_s: float
+    ended_s: float
+    token_times_s: NDArray[np.float64] = field(default_factory=lambda: _NO_TIMES)
+    pieces: tuple[Piece, ...] = ()
+    first: list[Sequence] = field(default_factory=list)
+    finished: list[Sequence] = field(default_factory=list)
+    aborted: list[Sequence] = field(default_factory=list)
+    retraction: Retraction | None = None
+    decoded: int = 0
+
+
+class Scheduler:
+    """The scheduler of one launch; see the module.
+
+    `prefill_room_tokens`: a prefill pass of more new tokens runs out of GPU memory and kills the engine.
+    """
+
+    def __init__(
+        self,
+        *,
+        flags: SchedulerFlags,
+        costs: StepCosts,
+        pool_tokens: int,
+        running_limit: int,
+        reserves_ignored_eos: bool = False,
+        prefill_room_tokens: float = inf,
+        seed: int = 0,
+    ) -> None:
+        self.flags = flags
+        self.pool = KvPool(pool_tokens, caches=flags.radix_cache)
+        self.running = RunningBatch()
+        self.waiting: deque[Sequence] = deque()
+        self.chunked: Sequence | None = None
+        self.now_s = 0.0
+        self.running_limit = running_limit
+        self.is_dead = False
+        self._costs = costs
+        self._reserves_all = reserves_ignored_eos
+        self._prefill_room_tokens = prefill_room_tokens
+        self._generator = np.random.default_rng(seed)
+        self._full = False
+        self._initial_ratio = min(_INITIAL_RATIO * flags.conservativeness, 1.0)
+        self._floor_ratio = self._initial_ratio * _FLOOR_FACTOR
+        self._decay = (self._initial_ratio - self._floor_ratio) / _DECAY_STEPS
+        self.ratio = self._initial_ratio
+        self._decodes_owed = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do until a request comes."""
+        return not self.waiting and not self.running and self.chunked is None
+
+    @property
+    def longest_request_tokens(self) -> int:
+        """The most tokens a request may have, prompt and output, to be served at all."""
+        return min(self.flags.context_tokens - 1, self.pool.capacity - self.flags.page_tokens - 2)
+
+    def refusal(self, request: Request) -> Refusal | None:
+        """Return why a request cannot be queued now, None if it can."""
+        prompt, total = request.input_tokens, request.input_tokens + request.output_tokens
+        context = self.flags.context_tokens
+        if prompt >= context:
+            text = f"The input ({prompt} tokens) is longer than the model's context length ({context} tokens)."
+            return Refusal(text, 400)
+        if total > self.longest_request_tokens:
+            text = (
+                f"Requested token count exceeds the model's maximum context length of {context} tokens or the"
+                f" KV pool of {self.pool.capacity} tokens. You requested a total of {total} tokens: {prompt}"
+                f" tokens from the input messages and {request.output_tokens} tokens for the completion."
+            )
+            return Refusal(text, 400)
+        limit = self.flags.max_queued_requests
+        if limit is not None and len(self.waiting) >= limit:
+            return Refusal("The request queue is full.", 503)
+        return None
+
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a request that was not refused."""
+        self.waiting.append(sequence)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Drop a request wherever it is, and free what it holds."""
+        if sequence in self.running:
+            self.running.leave(sequence)
+            self._full = False
+        elif sequence is self.chunked:
+            self.chunked = None
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        self.pool.give_back(sequence)
+
+    def flush_cache(self) -> bool:
+        """Empty the prefix cache; return False, having done nothing, unless idle."""
+        if self.is_idle:
+            self.pool.flush()
+        return self.is_idle
+
+    def idle_until(self, now_s: float) -> None:
+        """Move the clock over time in which there was nothing to do."""
+        self.now_s = max(self.now_s, now_s)
+        self.ratio = self._initial_ratio
+
+    def turn(self, *, until_s: float = inf, most_steps: int | None = None) -> Turn:
+        """Run the next prefill pass, or decode passes up to the first event; must not be idle.
+
+        Decode passes stop with the first that ends at or after `until_s`, so that an arrival then is seen
+        when it would have been, and after `most_steps`. The result does not depend on how a run is cut.
+        """
+        pieces = self._form_prefill()
+        if pieces:
+            return self._prefill(pieces)
+        if self.running:
+            return self._decode(until_s, most_steps)
+        raise AssertionError("a request that fits the pool was not admitted to an empty engine")
+
+    # --- prefill
+
+    def _form_prefill(self) -> tuple[Piece, ...]:
+        if self._decodes_owed > 0 and self._owes_decodes():
+            return ()
+        if self.chunked is None and (self._full or not self.waiting):
+            return ()
+        slots = self.running_limit - len(self.running)
+        if slots <= 0 and self.chunked is None:
+            self._full = True
+            return ()
+        attempt = PrefillAttempt(
+            flags=self.flags,
+            pool=self.pool,
+            running=self.running,
+            ratio=self.ratio,
+            reserves_all=self._reserves_all,
+        )
+        if self.chunked is not None and not attempt.go_on_with(self.chunked):
+            self.chunked = None
+        self._admit_waiting(attempt, slots)
+        attempt.commit()
+        return tuple(attempt.pieces)
+
+    def _owes_decodes(self) -> bool:
+        return bool(self.running) and len(self.running) >= self.flags.prefill_decode_interval_min_bs
+
+    def _admit_waiting(self, attempt: PrefillAttempt, slots: int) -> None:
+        ordered = in_policy_order(self.flags.policy, self.waiting, self.pool, self.now_s, self._generator)
+        admitted: set[Sequence] = set()
+        most = self.flags.prefill_max_requests or inf
+        for sequence in ordered:
+            if self.chunked is not None or attempt.is_exhausted:
+                break
+            if len(attempt.pieces) >= slots:
+                self._full = True
+                break
+            if len(attempt.pieces) >= most:
+                break
+            outcome = attempt.admit(sequence)
+            if outcome is Admitted.NO_TOKENS:
+                self._full = bool(attempt.pieces) or bool(self.running)
+            if outcome in {Admitted.NO_TOKENS, Admitted.NO_BUDGET}:
+                break
+            admitted.add(sequence)
+            if outcome is Admitted.CHUNKED:
+                self.chunked = sequence
+            if attempt.is_out_of_tokens:
+                self._full = True
+                break
+        self._forget_waiting(admitted)
+
+    def _forget_waiting(self, admitted: set[Sequence]) -> None:
+        while self.waiting and self.waiting[0] in admitted:
+            admitted.remove(self.waiting.popleft())
+        if admitted:
+            self.waiting = deque(each for each in self.waiting if each not in admitted)
+
+    def _prefill(self, pieces: tuple[Piece, ...]) -> Turn:
+        started_s = self.now_s
+        load = PrefillLoad.of((piece.before, piece.new) for piece in pieces)
+        if load.new_tokens > self._prefill_room_tokens:
+            return self._die(pieces)
+        is_mixed = self._mixes_decodes()
+        if is_mixed:
+            self.now_s += self._costs.mixed_s(load, self._decode_load())
+            self._grow(1)
+        else:
+            self.now_s += self._costs.prefill_s(load)
+        kind = TurnKind.MIXED if is_mixed else TurnKind.PREFILL
+        turn = Turn(kind, started_s, self.now_s, pieces=pieces, decoded=len(self.running) if is_mixed else 0)
+        turn.token_times_s = np.array([self.now_s]) if is_mixed else _NO_TIMES
+        self._decodes_owed = self.flags.prefill_decode_interval
+        self._finish_complete(turn)
+        for piece in pieces:
+            self._end_piece(piece, turn)
+        return turn
+
+    def _mixes_decodes(self) -> bool:
+        return self.flags.mixed_chunk and 0 < len(self.running) <= self.pool.available
+
+    def _end_piece(self, piece: Piece, turn: Turn) -> None:
+        sequence = piece.sequence
+        if sequence.computed >= sequence.request.prefix_tokens:
+            self.pool.share_prefix(sequence)
+        if not piece.completes:
+            return
+        turn.first.append(sequence)
+        self.running.join(sequence, self.now_s)
+        if sequence.to_generate == 0:
+            self.running.leave(sequence)
+            self._retire(sequence, turn)
+
+    def _die(self, pieces: tuple[Piece, ...]) -> Turn:
+        self.is_dead = True
+        return Turn(TurnKind.DIED, self.now_s, self.now_s, pieces=pieces)
+
+    # --- decode
+
+    def _decode(self, until_s: float, most_steps: int | None) -> Turn:
+        started_s = self.now_s
+        retraction, aborted = self._make_room()
+        if not self.running:
+            return Turn(TurnKind.DECODE, started_s, started_s, aborted=aborted, retraction=retraction)
+        decoded = len(self.running)
+        durations = self._costs.decode_s(self._decode_load(), self._steps_without_event(most_steps))
+        # the clock is added up pass by pass, so that a run of passes and single passes agree to the bit
+        times = np.cumsum(np.concatenate(((self.now_s,), durations)))[1:]
+        steps = min(len(times), int(np.searchsorted(times, until_s, side="left")) + 1)
+        self._costs.use_decodes(steps)
+        self._grow(steps)
+        self.now_s = float(times[steps - 1])
+        if retraction is None:
+            self.ratio = max(self.ratio - steps * self._decay, self._floor_ratio)
+        self._decodes_owed = max(0, self._decodes_owed - steps)
+        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times[:steps], decoded=decoded)
+        turn.retraction, turn.aborted = retraction, aborted
+        self._finish_complete(turn)
+        return turn
+
+    def _steps_without_event(self, most_steps: int | None) -> int:
+        steps = min(self.running.steps_to_first_end(), self.pool.available // len(self.running))
+        if self._decodes_owed > 0 and self._owes_decodes():
+            steps = min(steps, self._decodes_owed)
+        elif (self.waiting and not self._full) or self.chunked is not None:
+            steps = 1
+        return steps if most_steps is None else min(steps, most_steps)
+
+    def _decode_load(self) -> DecodeLoad:
+        return DecodeLoad(len(self.running), self.running.context_sum, self.running.longest_context)
+
+    def _grow(self, steps: int) -> None:
+        self.pool.take_unowned(steps * len(self.running))
+        self.running.advance(steps)
+
+    def _finish_complete(self, turn: Turn) -> None:
+        for sequence in self.running.take_complete():
+            self._retire(sequence, turn)
+
+    def _retire(self, sequence: Sequence, turn: Turn) -> None:
+        sequence.finished_s = self.now_s
+        self.pool.retire(sequence)
+        turn.finished.append(sequence)
+        self._full = False
+        if self.is_idle:
+            self.ratio = self._initial_ratio
+
+    # --- an exhausted pool
+
+    def _make_room(self) -> tuple[Retraction | None, list[Sequence]]:
+        """Retract until one more step fits; the last one left is aborted, as SGLang does."""
+        if len(self.running) <= self.pool.available:
+            return None, []
+        before, ratio_before, retracted = self.pool.available, self.ratio, []
+        while len(self.running) > 1 and (not retracted or len(self.running) > self.pool.available):
+            retracted.append(self._retract(self.running.weakest()))
+        aborted = []
+        if len(self.running) > self.pool.available:
+            (last,) = self.running
+            self.running.leave(last)
+            self.pool.give_back(last)
+            last.failure = f"retract_decode: aborted last request {last.request.index} due to OOM"
+            aborted.append(last)
+        self._full = False
+        self.ratio = self._ratio_of_survivors()
+        gained = self.pool.available - before
+        return Retraction(tuple(retracted), gained, ratio_before, self.ratio), aborted
+
+    def _retract(self, sequence: Sequence) -> Sequence:
+        self.running.leave(sequence)
+        self.pool.give_back(sequence)
+        sequence.computed = 0
+        sequence.retractions += 1
+        self.waiting.append(sequence)
+        return sequence
+
+    def _ratio_of_survivors(self) -> float:
+        generated = sum(self.running.generated(each) for each in self.running)
+        most = sum(each.request.output_tokens for each in self.running)
+        return min(1.0, (generated + _RETRACT_STEPS * len(self.running)) / (most + 1))

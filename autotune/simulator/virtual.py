@@ -1,0 +1,215 @@
+"""The scheduler in virtual time: an `Endpoint` that serves a load as fast as the CPU can think.
+
+In: an `OfferedLoad`. Out: one RequestRecord per dispatched request, with the time of every token. Jumps
+from event to event; decode passes in between are run at once. Invariant: the result is the same whatever
+the length of those runs (`most_steps`), and the same for the same seed.
+A request is sent at its time, reaches the scheduler `request_s` later, and its tokens are seen at once.
+"""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.request import (
+    LoadResult,
+    OfferedLoad,
+    Request,
+    RequestFailure,
+    RequestFailureKind,
+    RequestPhase,
+    RequestRecord,
+)
+from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
+from autotune.simulator.sequence import Sequence, Stay
+
+_NO_TIMES: NDArray[np.float64] = np.empty(0)
+_GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A request on its way, with the time it was due and the time it was sent."""
+
+    request: Request
+    scheduled_s: float
+    sent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A request that has left the engine, well or (its sequence has a failure) not."""
+
+    sent: _Sent
+    sequence: Sequence
+    ended_s: float
+    failure_kind: RequestFailureKind = RequestFailureKind.ABORTED
+
+
+class VirtualEndpoint:
+    """Serves loads one after another on one scheduler, whose clock goes on between them.
+
+    `on_turn` sees every turn, for logs and clocks. `most_steps` limits how many decode passes are run at
+    once; it exists for tests.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        request_s: float,
+        on_turn: Callable[[Turn], None] | None = None,
+        most_steps: int | None = None,
+    ) -> None:
+        self._scheduler = scheduler
+        self._request_s = request_s
+        self._on_turn = on_turn
+        self._most_steps = most_steps
+
+    def run(self, offered: OfferedLoad) -> LoadResult:
+        """Serve the load to its end. Requests that are left when the engine dies have a failure."""
+        load = _Load(self._scheduler, offered, self._request_s)
+        while load.is_open:
+            load.deliver_arrivals()
+            if self._scheduler.is_idle:
+                self._scheduler.idle_until(load.next_arrival_s)
+                continue
+            turn = self._scheduler.turn(until_s=load.next_arrival_s, most_steps=self._most_steps)
+            if self._on_turn is not None:
+                self._on_turn(turn)
+            load.account(turn)
+        return LoadResult(records=load.records(), client=None)
+
+
+class _Load:
+    """One load in flight: what has been sent, what is on its way, what has ended."""
+
+    def __init__(self, scheduler: Scheduler, offered: OfferedLoad, request_s: float) -> None:
+        self._scheduler = scheduler
+        self._request_s = request_s
+        self._begin_s = scheduler.now_s
+        self._first_step = scheduler.running.step
+        self._stop_s = inf if offered.stop_after_s is None else offered.stop_after_s
+        self._to_send = iter(offered.requests)
+        self._on_the_way: list[tuple[float, int, _Sent]] = []
+        self._in_flight: dict[Sequence, _Sent] = {}
+        self._token_times: list[NDArray[np.float64]] = []
+        self._ended: list[_Ended] = []
+        self._records: list[RequestRecord] = []
+        if offered.concurrency is None:
+            for request in offered.requests:
+                self._send(request, request.due_s or 0.0, request.due_s or 0.0)
+        self._is_closed_loop = offered.concurrency is not None
+        for _ in range(offered.concurrency or 0):
+            self._send_next(0.0)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is still on its way or in flight."""
+        return bool(self._on_the_way or self._in_flight)
+
+    @property
+    def next_arrival_s(self) -> float:
+        """When the next request reaches the scheduler, on its clock; infinite if none is on its way."""
+        return self._on_the_way[0][0] if self._on_the_way else inf
+
+    def deliver_arrivals(self) -> None:
+        """Hand over every request that has arrived by now."""
+        while self._on_the_way and self._on_the_way[0][0] <= self._scheduler.now_s:
+            arrived_s, _, sent = heapq.heappop(self._on_the_way)
+            self._deliver(sent, arrived_s)
+
+    def account(self, turn: Turn) -> None:
+        """Keep the turn's token times, and send a next request for each that ended."""
+        self._token_times.append(turn.token_times_s)
+        if turn.kind is TurnKind.DIED:
+            self._bury(turn.ended_s)
+            return
+        for sequence in (*turn.finished, *turn.aborted):
+            sent = self._in_flight.pop(sequence, None)
+            if sent is not None:
+                self._ended.append(_Ended(sent, sequence, turn.ended_s))
+                self._send_next(turn.ended_s - self._begin_s)
+
+    def records(self) -> tuple[RequestRecord, ...]:
+        """Return the records of everything that was sent, in index order."""
+        times = np.concatenate((_NO_TIMES, *self._token_times)) - self._begin_s
+        served = (self._served(ended, times) for ended in self._ended)
+        return tuple(sorted((*self._records, *served), key=lambda record: record.index))
+
+    def _served(self, ended: _Ended, times: NDArray[np.float64]) -> RequestRecord:
+        sequence = ended.sequence
+        stays = (self._times_of(stay, times) for stay in sequence.stays)
+        token_times = np.concatenate((_NO_TIMES, *stays))
+        phase = RequestPhase.STREAM if len(token_times) else RequestPhase.FIRST_TOKEN
+        failure = None
+        if sequence.failure is not None:
+            failure = RequestFailure(ended.failure_kind, phase, sequence.failure)
+        return _record(ended.sent, ended.ended_s - self._begin_s, sequence, token_times, failure)
+
+    def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
+        steps = times[stay.first_step - self._first_step : end_step - self._first_step]
+        return np.concatenate(((stay.first_token_s - self._begin_s,), steps))
+
+    def _bury(self, now_s: float) -> None:
+        """Fail everything that was sent; nothing more is sent to a dead engine."""
+        self._to_send = iter(())
+        self._records += [_record(sent, now_s - self._begin_s, failure=_GONE) for _, _, sent in self._on_the_way]
+        self._on_the_way.clear()
+        for sequence, sent in self._in_flight.items():
+            sequence.failure = "the engine died while it answered"
+            self._ended.append(_Ended(sent, sequence, now_s, RequestFailureKind.CUT_STREAM))
+        self._in_flight.clear()
+
+    def _send_next(self, now_s: float) -> None:
+        """In a closed loop, send the next request."""
+        request = next(self._to_send, None) if self._is_closed_loop else None
+        if request is not None:
+            self._send(request, now_s, now_s)
+
+    def _send(self, request: Request, scheduled_s: float, sent_s: float) -> None:
+        if sent_s >= self._stop_s:
+            return
+        sent = _Sent(request, scheduled_s, sent_s)
+        if self._scheduler.is_dead:
+            self._records.append(_record(sent, sent_s, failure=_GONE))
+            return
+        arrival_s = self._begin_s + sent_s + self._request_s
+        heapq.heappush(self._on_the_way, (arrival_s, request.index, sent))
+
+    def _deliver(self, sent: _Sent, arrived_s: float) -> None:
+        refusal = self._scheduler.refusal(sent.request)
+        if refusal is not None:
+            now_s = arrived_s - self._begin_s
+            failure = RequestFailure(RequestFailureKind.ABORTED, RequestPhase.FIRST_TOKEN, refusal.message)
+            self._records.append(_record(sent, now_s, failure=failure))
+            self._send_next(now_s)
+            return
+        sequence = Sequence(sent.request, arrived_s)
+        self._in_flight[sequence] = sent
+        self._scheduler.submit(sequence)
+
+
+def _record(
+    sent: _Sent,
+    ended_s: float,
+    sequence: Sequence | None = None,
+    token_times: NDArray[np.float64] = _NO_TIMES,
+    failure: RequestFailure | None = None,
+) -> RequestRecord:
+    return RequestRecord(
+        index=sent.request.index,
+        scheduled_s=sent.scheduled_s,
+        sent_s=sent.sent_s,
+        ended_s=ended_s,
+        input_tokens=sent.request.input_tokens,
+        output_tokens=len(token_times),
+        cached_tokens=0 if sequence is None else sequence.cached_tokens or 0,
+        chunk_times_s=token_times,
+        chunk_tokens=np.ones(len(token_times), dtype=np.int64),
+        failure=failure,
+    )

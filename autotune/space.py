@@ -1,0 +1,303 @@
+"""The search space: engine, model, cluster, fixed flags, tunable flags and the constraints among them.
+
+In: `search_spaces/*.yaml`. Out: `SearchSpace` and `Candidate`. Pure.
+Flags are spelled as the engine's `--help` spells them, without the leading dashes; in expressions
+(`require`, `when`) the inner dashes are underscores.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import (
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from autotune.document import Frozen
+from autotune.errors import did_you_mean
+from autotune.expression import Expression, parse_expression
+
+Scalar: TypeAlias = StrictBool | StrictInt | StrictFloat | StrictStr
+FlagValue: TypeAlias = Scalar | tuple[StrictInt | StrictStr, ...]
+
+
+class LauncherKind(StrEnum):
+    """What starts an engine."""
+
+    DOCKER = "docker"
+    PROCESS = "process"
+    SIMULATED = "simulated"
+
+
+class Accelerator(StrEnum):
+    """What a node computes on."""
+
+    NVIDIA = "nvidia"
+    AMD = "amd"
+    ASCEND = "ascend"
+    NONE = "none"
+
+
+class Node(Frozen):
+    """One host; the order of the nodes is the order of the ranks.
+
+    `address` is what the other nodes dial; `gpu_memory_mib` as nvidia-smi prints it (default: H100 80 GB).
+    """
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
+    address: str = "127.0.0.1"
+    docker: str = "unix:///var/run/docker.sock"
+    gpus: int = Field(default=0, ge=0)
+    gpu_memory_mib: int = Field(default=81559, gt=0)
+    accelerator: Accelerator = Accelerator.NVIDIA
+
+
+class Mount(Frozen):
+    """A folder of the node that the engine sees."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class Numeric(Frozen):
+    """What whole and fractional ranges share."""
+
+    scale: Literal["linear", "log"] = "linear"
+    when: str | None = None
+
+
+class IntRange(Numeric):
+    """Whole numbers from `int[0]` to `int[1]`, both included, that are multiples of `multiple_of`."""
+
+    bounds: tuple[StrictInt, StrictInt] = Field(alias="int")
+    multiple_of: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _bounds_hold_a_value(self) -> "IntRange":
+        low, high = self.bounds
+        _refuse_reversed(low, high, self.scale)
+        if high // self.multiple_of * self.multiple_of < low:
+            raise ValueError(f"no multiple of {self.multiple_of} lies within [{low}, {high}]")
+        return self
+
+    def snap(self, value: float) -> int:
+        """Return the allowed value nearest to `value`."""
+        low, high = self.bounds
+        step = self.multiple_of
+        return min(max(round(value / step), math.ceil(low / step)), high // step) * step
+
+    def contains(self, value: FlagValue) -> bool:
+        """Whether this exact value may be drawn."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.snap(value) == value
+
+    def count(self) -> float:
+        """Return how many values there are."""
+        low, high = self.bounds
+        return high // self.multiple_of - math.ceil(low / self.multiple_of) + 1
+
+
+class FloatRange(Numeric):
+    """Numbers from `float[0]` to `float[1]`, both included, on a grid of `step` from the lower bound."""
+
+    bounds: tuple[float, float] = Field(alias="float")
+    step: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> "FloatRange":
+        _refuse_reversed(*self.bounds, self.scale)
+        return self
+
+    def snap(self, value: float) -> float:
+        """Return the allowed value nearest to `value`, rounded so that it prints short."""
+        low, high = self.bounds
+        value = min(max(value, low), high)
+        if self.step is None:
+            return float(f"{value:.4g}") if low <= float(f"{value:.4g}") <= high else value
+        steps = min(round((value - low) / self.step), math.floor((high - low) / self.step + 1e-9))
+        return round(low + steps * self.step, 10)
+
+    def contains(self, value: FlagValue) -> bool:
+        """Whether this exact value may be drawn."""
+        return isinstance(value, int | float) and math.isclose(self.snap(value), value)
+
+    def count(self) -> float:
+        """Return how many values there are, infinite without a step."""
+        low, high = self.bounds
+        return math.inf if self.step is None else math.floor((high - low) / self.step + 1e-9) + 1
+
+
+class Choices(Frozen):
+    """A closed set of values without an order."""
+
+    choices: tuple[Scalar, ...] = Field(min_length=1)
+    when: str | None = None
+
+    @field_validator("choices")
+    @classmethod
+    def _choices_differ(cls, value: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        if len({json.dumps(choice) for choice in value}) < len(value):
+            raise ValueError("a choice is given twice")
+        return value
+
+    def contains(self, value: FlagValue) -> bool:
+        """Whether this exact value may be drawn."""
+        return any(type(value) is type(choice) and value == choice for choice in self.choices)
+
+    def count(self) -> float:
+        """Return how many values there are."""
+        return len(self.choices)
+
+
+def _kind_of_tunable(value: object) -> str:
+    if isinstance(value, IntRange | FloatRange | Choices):
+        return {IntRange: "int", FloatRange: "float", Choices: "choices"}[type(value)]
+    kinds = [kind for kind in ("int", "float", "choices") if isinstance(value, dict) and kind in value]
+    return kinds[0] if len(kinds) == 1 else "unknown"
+
+
+Tunable: TypeAlias = Annotated[
+    Annotated[IntRange, Tag("int")]
+    | Annotated[FloatRange, Tag("float")]
+    | Annotated[Choices, Tag("choices")],
+    Discriminator(
+        _kind_of_tunable,
+        custom_error_type="tunable",
+        custom_error_message=(
+            "a tunable flag is {int: [low, high]}, {float: [low, high]} or {choices: [a, b]}"
+        ),
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The flags that one trial sets, on top of the fixed ones; what it leaves out is the engine's choice."""
+
+    flags: tuple[tuple[str, FlagValue], ...]
+
+    @classmethod
+    def of(cls, flags: Mapping[str, FlagValue]) -> "Candidate":
+        """Return the candidate, independent of the order of the keys."""
+        return cls(tuple(sorted(flags.items())))
+
+    def to_dict(self) -> dict[str, FlagValue]:
+        """Return flag to value, in alphabetical order."""
+        return dict(self.flags)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short stable hash: equal for equal flags, whatever their order."""
+        text = json.dumps(self.flags, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.flags) or "(engine defaults)"
+
+
+class SearchSpace(Frozen):
+    """Everything about a study's engine: what is fixed, what may change, and where it runs."""
+
+    engine: Literal["sglang"] = "sglang"
+    version: str
+    model: str
+    launcher: LauncherKind = LauncherKind.DOCKER
+    image: str | None = None
+    command: tuple[str, ...] | None = None
+    profile: str | None = None
+    nodes: tuple[Node, ...] = Field(default=(Node(name="local"),), min_length=1)
+    mounts: tuple[Mount, ...] = ()
+    environment: dict[str, str] = Field(default={})
+    environment_from: tuple[str, ...] = ()
+    port: int = Field(default=30000, ge=1024, le=65535)
+    rendezvous_port: int = Field(default=20000, ge=1024, le=65000)
+    ready_timeout_s: float = Field(default=1800.0, gt=0)
+    flags: dict[str, FlagValue] = Field(default={})
+    tune: dict[str, Tunable] = Field(min_length=1)
+    require: tuple[str, ...] = ()
+    baseline: dict[str, FlagValue] = Field(default={})
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_is_quoted(cls, value: object) -> object:
+        if isinstance(value, float | int):
+            raise ValueError('write the version in quotes, such as "0.5.23"')  # noqa: TRY004 - pydantic wants ValueError
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "SearchSpace":
+        both = sorted(set(self.flags) & set(self.tune))
+        if both:
+            raise ValueError(f"{both[0]!r} is both fixed (flags) and tuned (tune); keep one")
+        _refuse_unknown(self.baseline, self.tune, "baseline names a flag that is not tuned")
+        known = {*self.flags, *self.tune}
+        for expression in self.requirements:
+            _refuse_unknown(expression.names, known, f"{expression.text!r} names an unknown flag")
+        earlier: set[str] = set(self.flags)
+        for name, condition in self.conditions.items():
+            names = frozenset() if condition is None else condition.names
+            _refuse_unknown(
+                names, earlier, f"tune.{name}.when may only name fixed flags and flags tuned above it"
+            )
+            earlier.add(name)
+        node_names = [node.name for node in self.nodes]
+        if len(set(node_names)) < len(node_names):
+            raise ValueError("two nodes have the same name")
+        return self
+
+    @cached_property
+    def requirements(self) -> tuple[Expression, ...]:
+        """The parsed `require` lines."""
+        return tuple(parse_expression(text) for text in self.require)
+
+    @cached_property
+    def conditions(self) -> dict[str, Expression | None]:
+        """For every tunable flag its parsed `when`, None if it always takes part."""
+        return {
+            name: None if tunable.when is None else parse_expression(tunable.when)
+            for name, tunable in self.tune.items()
+        }
+
+    def is_active(self, name: str, flags: Mapping[str, FlagValue]) -> bool:
+        """Whether the tunable flag takes part, given the fixed flags and those drawn before it."""
+        condition = self.conditions[name]
+        if condition is None:
+            return True
+        values = {**self.flags, **flags}
+        return condition.names <= values.keys() and condition.holds(values)
+
+    def violated(self, candidate: Candidate) -> str | None:
+        """Return the first `require` line that the candidate contradicts, None if there is none."""
+        flags = {**self.flags, **candidate.to_dict()}
+        return next((each.text for each in self.requirements if not each.holds(flags)), None)
+
+    @property
+    def size(self) -> float:
+        """How many candidates there are, conditions and requirements ignored; may be infinite."""
+        return math.prod(tunable.count() for tunable in self.tune.values())
+
+
+def _refuse_reversed(low: float, high: float, scale: str) -> None:
+    if low > high:
+        raise ValueError(f"the bounds are reversed: write [{high}, {low}]")
+    if scale == "log" and low <= 0:
+        raise ValueError("a log scale needs a lower bound above 0")
+
+
+def _refuse_unknown(names: Iterable[str], known: Iterable[str], message: str) -> None:
+    known = set(known)
+    for name in sorted(set(names) - known):
+        raise ValueError(f"{message}: {name!r}. {did_you_mean(name, known) or ''}".rstrip(" ."))

@@ -1,0 +1,193 @@
+"""A study: one search space, one SLO and a seed, checked against each other and written down once.
+
+In: two YAML files. Out: `Study`, and `runs/<study>/study.yaml`, from which it can be read back.
+Invariant: a run folder belongs to one study for ever; other inputs under the same name are refused.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+
+from autotune.document import Document, Frozen, read_document, to_yaml
+from autotune.engine.dialects import dialect_of
+from autotune.errors import ConfigError, Problem, StudyError
+from autotune.load.workload import read_dataset
+from autotune.simulator.profile import profile_names
+from autotune.slo import Slo
+from autotune.space import Choices, FlagValue, LauncherKind, SearchSpace
+
+STUDY_FILE = "study.yaml"
+
+
+class Study(Frozen):
+    """What is asked: everything that decides which trials make sense together."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=100)
+    space: SearchSpace
+    slo: Slo
+    seed: int = 0
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all that was asked, the name left out."""
+        asked = self.model_dump(mode="json", by_alias=True, exclude={"name"})
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StudyDraft:
+    """A study that was read, and what is worth a warning in it."""
+
+    study: Study
+    warnings: tuple[str, ...]
+
+
+def read_study(
+    space_path: Path,
+    slo_path: Path,
+    *,
+    name: str | None = None,
+    launcher: LauncherKind | None = None,
+    seed: int = 0,
+) -> StudyDraft:
+    """Read both files and check them together.
+
+    Raises:
+        ConfigError: with every problem that was found, in either file.
+    """
+    space_file, slo_file = read_document(space_path), read_document(slo_path)
+    space, slo = _both(space_file, slo_file)
+    if launcher is not None:
+        space = space.model_copy(update={"launcher": launcher})
+    problems = [*_flag_problems(space, space_file), *_launcher_problems(space, space_file)]
+    if slo.workload.dataset is not None:
+        dataset = slo_path.parent / slo.workload.dataset
+        read_dataset(dataset)
+        slo = slo.model_copy(
+            update={"workload": slo.workload.model_copy(update={"dataset": dataset.resolve()})}
+        )
+    if problems:
+        raise ConfigError(problems)
+    name = name or _study_name(space_path, slo_path)
+    if re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}", name) is None:
+        raise ConfigError(
+            f"--study {name!r}: a name has letters, digits, '.', '_' and '-', at most 100 of them"
+        )
+    return StudyDraft(Study(name=name, space=space, slo=slo, seed=seed), tuple(_warnings(space)))
+
+
+def save_study(study: Study, folder: Path) -> None:
+    """Write the study into its run folder, or check that the folder already holds this very study.
+
+    Raises:
+        StudyError: the folder belongs to another study.
+    """
+    path = folder / STUDY_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(to_yaml(study), encoding="utf-8")
+        part.replace(path)
+        return
+    stored = load_study(folder)
+    if stored.identity != study.identity:
+        raise StudyError(
+            f"{folder} holds a study with other inputs ({_first_difference(stored, study)}).\n"
+            "    Give this one another name with --study, or remove that folder."
+        )
+
+
+def load_study(folder: Path) -> Study:
+    """Read a study back from its run folder.
+
+    Raises:
+        StudyError: there is none, or it is damaged.
+    """
+    if not (folder / STUDY_FILE).exists():
+        raise StudyError(f"{folder} holds no study: {STUDY_FILE} is missing")
+    try:
+        return read_document(folder / STUDY_FILE).to_model(Study)
+    except ConfigError as error:
+        raise StudyError(f"{folder / STUDY_FILE} is damaged:\n{error}") from error
+
+
+def _both(space_file: Document, slo_file: Document) -> tuple[SearchSpace, Slo]:
+    """Validate both files before complaining about either."""
+    try:
+        space = space_file.to_model(SearchSpace)
+    except ConfigError as first:
+        try:
+            slo_file.to_model(Slo)
+        except ConfigError as second:
+            raise ConfigError([*first.problems, *second.problems]) from None
+        raise
+    return space, slo_file.to_model(Slo)
+
+
+def _flag_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
+    """Check every flag and value against the catalogue of the engine's version."""
+    catalogue = dialect_of(space.engine).catalogue(space.version)
+    for section, name, value in _written_values(space):
+        message = catalogue.check(name, value)
+        if message is not None:
+            yield document.problem((section, name), message)
+    for name, value in space.baseline.items():
+        if not space.tune[name].contains(value):
+            yield document.problem(
+                ("baseline", name), f"{value!r} is not among the values that tune.{name} allows"
+            )
+
+
+def _written_values(space: SearchSpace) -> Iterator[tuple[str, str, FlagValue]]:
+    for name, value in space.flags.items():
+        yield "flags", name, value
+    for name, tunable in space.tune.items():
+        values = tunable.choices if isinstance(tunable, Choices) else tunable.bounds
+        for value in values:
+            yield "tune", name, value
+
+
+def _launcher_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
+    match space.launcher:
+        case LauncherKind.SIMULATED if space.profile is None:
+            yield document.problem(
+                ("profile",),
+                "the simulated launcher needs a profile",
+                f"Add a line 'profile: NAME'; there are {', '.join(profile_names())}.",
+            )
+        case LauncherKind.SIMULATED if space.profile not in profile_names():
+            yield document.problem(
+                ("profile",),
+                f"no profile {space.profile!r}",
+                f"There are {', '.join(profile_names())}.",
+            )
+        case LauncherKind.DOCKER if space.image is None:
+            yield document.problem(("launcher",), "the docker launcher needs an image")
+
+
+def _warnings(space: SearchSpace) -> Iterator[str]:
+    catalogue = dialect_of(space.engine).catalogue(space.version)
+    if not catalogue.is_exact:
+        yield (
+            f"no flag catalogue of {space.engine} {space.version}; using that of {catalogue.version}. "
+            "The engine's own errors will tell what differs."
+        )
+
+
+def _study_name(space_path: Path, slo_path: Path) -> str:
+    return re.sub(r"[^a-zA-Z0-9_.-]+", "-", f"{space_path.stem}--{slo_path.stem}")[:100]
+
+
+def _first_difference(stored: Study, asked: Study) -> str:
+    old, new = (
+        {**study.space.model_dump(mode="json"), **study.slo.model_dump(mode="json"), "seed": study.seed}
+        for study in (stored, asked)
+    )
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return f"{names[0]!r} differs" if names else "they differ"

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.metrics import Metric, Samples, join, measure
+from tests.support.records import record, steady_records
+
+
+def test_latencies_follow_their_definitions() -> None:
+    # sent at 1; chunks at 1.5 (1 token), 1.7 (2 tokens), 2.0 (1 token)
+    one = record(0, sent_s=1.0, chunks=((0.5, 1), (0.7, 2), (1.0, 1)))
+    measurement = measure([one], concurrency=1)
+
+    assert measurement.samples(Metric.TTFT).values == pytest.approx([0.5])
+    assert measurement.samples(Metric.E2E).values == pytest.approx([1.0])
+    assert measurement.samples(Metric.TPOT).values == pytest.approx([0.5 / 3])
+    assert measurement.samples(Metric.ITL).values == pytest.approx([0.1, 0.1, 0.3])
+
+
+def test_an_open_loop_counts_from_the_scheduled_time() -> None:
+    late = record(0, sent_s=3.0, scheduled_s=1.0, chunks=((0.5, 1), (0.7, 1)))
+
+    measurement = measure([late], concurrency=None)
+
+    assert measurement.samples(Metric.TTFT).values == pytest.approx([2.5])
+    assert measurement.samples(Metric.E2E).values == pytest.approx([2.7])
+
+
+def test_a_failed_request_has_no_latency_but_counts_as_an_error() -> None:
+    measurement = measure([record(0), record(1, failed=True)], concurrency=None)
+
+    assert measurement.error_ratio == 0.5
+    assert len(measurement.samples(Metric.TTFT).values) == 1
+    assert measurement.summary().failures == {"timeout/stream": 1}
+
+
+def test_a_single_token_has_no_tpot() -> None:
+    measurement = measure([record(0, chunks=((0.5, 1),))], concurrency=None)
+
+    assert len(measurement.samples(Metric.TPOT).values) == 0
+    assert measurement.summary().tpot is None
+
+
+def test_the_opening_wave_of_a_closed_loop_is_left_out() -> None:
+    records = steady_records([0.1] * 12, concurrency=4)
+
+    measurement = measure(records, concurrency=4)
+
+    assert measurement.is_steady
+    assert measurement.samples(Metric.TTFT).values == pytest.approx([0.1] * 12)
+    assert measurement.summary().sent == 16
+
+
+def test_a_closed_loop_of_a_single_wave_is_taken_whole() -> None:
+    assert not measure(steady_records([], concurrency=4), concurrency=4).is_steady
+
+
+def test_rates_are_taken_over_the_steady_window() -> None:
+    # one slot, each request 0.2 s with 2 tokens: 10 tokens, 5 requests per second
+    records = steady_records([0.1] * 50, concurrency=1)
+
+    measurement = measure(records, concurrency=1)
+
+    assert measurement.rate(Metric.OUTPUT_THROUGHPUT) == pytest.approx(10, rel=0.05)
+    assert measurement.rate(Metric.REQUEST_THROUGHPUT) == pytest.approx(5, rel=0.05)
+    assert measurement.rate(Metric.TOTAL_THROUGHPUT) == pytest.approx(60, rel=0.05)
+    with pytest.raises(ValueError, match="not a rate"):
+        measurement.rate(Metric.GOODPUT)
+
+
+def test_nothing_sent_is_measured_as_nothing() -> None:
+    summary = measure([], concurrency=2).summary()
+
+    assert (summary.sent, summary.ttft, summary.output_throughput_tps) == (0, None, 0.0)
+
+
+def test_a_stored_summary_answers_for_its_statistics() -> None:
+    summary = measure([record(0, cached_tokens=5)], concurrency=None).summary()
+
+    assert summary.value(Metric.TTFT, "p95") == pytest.approx(0.5)
+    assert summary.value(Metric.TTFT, "max") == pytest.approx(0.5)
+    assert summary.value(Metric.TTFT, "p97") is None
+    assert summary.value(Metric.ERROR_RATIO, None) == 0
+    assert summary.value(Metric.GOODPUT, None) is None
+    assert measure([], concurrency=1).summary().value(Metric.TTFT, "p95") is None
+    assert summary.cached_ratio == 0.5
+
+
+@given(st.permutations(range(12)), st.integers(1, 3))
+def test_metrics_do_not_depend_on_the_order_of_the_records(order: list[int], concurrency: int) -> None:
+    records = steady_records([0.1, 0.4] * 6, concurrency=concurrency)[:12]
+    shuffled = [records[index] for index in order]
+
+    assert measure(shuffled, concurrency=concurrency).summary() == (
+        measure(records, concurrency=concurrency).summary()
+    )
+
+
+@given(st.lists(st.floats(0.01, 5), min_size=8, max_size=40), st.floats(0.01, 5))
+def test_goodput_is_never_above_throughput(ttft_s: list[float], limit_s: float) -> None:
+    measurement = measure(steady_records(ttft_s, concurrency=2), concurrency=2)
+
+    assert measurement.goodput_rps({Metric.TTFT: limit_s}) <= (measurement.rate(Metric.REQUEST_THROUGHPUT))
+
+
+def test_two_measurements_joined_keep_their_samples_and_rates() -> None:
+    once = measure(steady_records([0.1] * 20, concurrency=2), concurrency=2)
+
+    twice = join(once, once)
+
+    assert len(twice.records) == 2 * len(once.records)
+    assert len({each.index for each in twice.records}) == len(twice.records)
+    assert twice.rate(Metric.OUTPUT_THROUGHPUT) == pytest.approx(once.rate(Metric.OUTPUT_THROUGHPUT))
+    assert np.percentile(twice.samples(Metric.TTFT).values, 95) == pytest.approx(0.1)
+    assert len(join(measure([], concurrency=2), once).records) == len(once.records)
+
+
+def test_gaps_of_one_request_do_not_count_as_independent() -> None:
+    owner = np.repeat(np.arange(20), 50)
+    clustered = Samples(np.where(owner < 10, 2.0, 0.1), owner)
+    scattered = Samples(np.tile([2.0, 0.1], 500), owner)
+
+    assert clustered.share_over(1.0)[0] == scattered.share_over(1.0)[0] == 0.5
+    assert clustered.share_over(1.0)[1] == pytest.approx(19, abs=1)
+    assert scattered.share_over(1.0)[1] == 1000 or scattered.share_over(1.0)[1] == 20
+
+
+def test_no_sample_over_the_limit_is_worth_as_many_samples_as_requests() -> None:
+    owner = np.repeat(np.arange(20), 50)
+
+    assert Samples(np.zeros(1000), owner).share_over(1.0) == (0.0, 20.0)
