@@ -236,9 +236,11 @@ def _console() -> "Console":
 def _show(history: "StudyHistory", html: Path | None = None, csv: Path | None = None) -> None:
     from autotune.report.html import write_report
     from autotune.report.table import write_csv
-    from autotune.report.terminal import render
+    from autotune.report.terminal import commands_text, terminal_report
 
-    _console().print(render(history))
+    console = _console()
+    console.print(terminal_report(history))
+    console.print(commands_text(history), soft_wrap=True)
     html = html or history.folder / "report.html"
     write_report(history, html)
     write_csv(history, csv or history.folder / "trials.csv")

@@ -4,6 +4,7 @@ In: a path and a model. Out: the model, or a ConfigError that lists every proble
 value and remedy. Talks to the disk; the only importer of yaml. Unknown and duplicate keys are refused.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,9 +108,19 @@ def to_yaml(model: BaseModel) -> str:
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
 
 
+class _CautiousDumper(yaml.SafeDumper):
+    """Quotes also the strings that only readers of YAML 1.2 take for numbers: 1e3, 0o17."""
+
+
+_CautiousDumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+[eE][-+]?\d+|0o[0-7]+)$"), list("-+0123456789")
+)
+
+
 def dump_yaml(data: Mapping[str, object]) -> str:
     """Return plain data as YAML, quoted wherever a reader could take a string for something else."""
-    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=10_000))
+    text = yaml.dump(dict(data), Dumper=_CautiousDumper, sort_keys=False, allow_unicode=True, width=10_000)
+    return str(text)
 
 
 def _walk(node: yaml.Node, key: KeyPath) -> Iterator[tuple[KeyPath, int]]:

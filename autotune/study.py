@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
@@ -33,7 +32,7 @@ class Study(Frozen):
     slo: Slo
     seed: int = 0
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """A hash of all that was asked, the name left out."""
         asked = self.model_dump(mode="json", by_alias=True, exclude={"name"})

@@ -33,7 +33,7 @@ from autotune.space import Candidate
 from autotune.study import Study, save_study
 from autotune.trial import TrialOrder, run_trial, take_over
 
-FREE_ASKS = 200
+FREE_ASKS = 50
 """How many candidates in a row may cost no launch before the space counts as exhausted."""
 ATTEMPTS = 2
 """How often a candidate is launched whose measurement was invalid."""
@@ -131,9 +131,18 @@ class _Tuner:
 
     def _search(self) -> None:
         free = 0
-        while free < FREE_ASKS and fits_search(self.budget, self._finished(), self._left_s()):
+        while (
+            free < FREE_ASKS
+            and not self._is_exhausted()
+            and fits_search(self.budget, self._finished(), self._left_s())
+        ):
             record = self._run(self.ledger.ask())
             free = 0 if record.durations_s else free + 1
+
+    def _is_exhausted(self) -> bool:
+        """Whether every candidate of the space was settled."""
+        searched = (trial.record for trial in self._settled() if trial.record.role is Role.SEARCH)
+        return len({record.to_candidate() for record in searched}) >= self.study.space.size
 
     def _confirm(self) -> Answer:
         """Launch the finalists and the baseline again, as far as time allows, and conclude."""

@@ -104,7 +104,7 @@ class ParseEffective(Protocol):
 
 @dataclass(frozen=True)
 class VocabularyProbe:
-    """A request that an engine refuses with its vocabulary's size: the first group of `size` in the answer."""
+    """A request that is refused with the vocabulary's size: the first group of `size` in the answer."""
 
     path: str
     body: Mapping[str, object]

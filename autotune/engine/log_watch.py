@@ -92,10 +92,15 @@ class LogWatch:
         self._offset = 0
         self._unfinished = b""
 
-    def read(self, now_s: float) -> None:
-        """Take in what was written since the last call."""
+    def read(self, now_s: float) -> list[StartPhase]:
+        """Take in what was written since the last call; return the phases that began, in order."""
+        began = []
         for line in self._new_lines():
+            before = self.phase
             self._take(line, now_s)
+            if self.phase is not before:
+                began.append(self.phase)
+        return began
 
     def advance(self, phase: StartPhase) -> None:
         """Enter a phase that became known by other means than the log."""

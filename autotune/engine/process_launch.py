@@ -35,7 +35,6 @@ from autotune.engine.process_tree import (
 )
 from autotune.errors import InfrastructureError
 
-
 # No model that is served has fewer tokens, and random prompts need no more.
 _SAFE_VOCABULARY = 1000
 
@@ -199,10 +198,10 @@ class Launch:
 
     def _observe(self) -> None:
         for rank in self._ranks:
-            rank.watch.read(self._clock.now_s())
-            # Serving begins when the health page says so, not when a log does.
-            if is_later(rank.watch.phase, self._phase) and rank.watch.phase is not StartPhase.SERVING:
-                self._enter(rank.watch.phase)
+            for phase in rank.watch.read(self._clock.now_s()):
+                # Serving begins when the health page says so, not when a log does.
+                if is_later(phase, self._phase) and phase is not StartPhase.SERVING:
+                    self._enter(phase)
 
     def failure(self) -> EngineFailure | None:
         """Return why the engine failed; the first answer stays."""

@@ -18,6 +18,7 @@ MARK_VARIABLE = "AUTOTUNE_TRIAL"
 KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}
 
 _SHOWN_CHARACTERS = 120
+_BETWEEN_KILLS_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def kill_until_gone(find: Callable[[], list[psutil.Process]], patience_s: float)
     give_up_s = time.monotonic() + patience_s
     while (left := find()) and time.monotonic() < give_up_s:
         kill(left)
-        psutil.wait_procs(left, timeout=0.5)
+        time.sleep(_BETWEEN_KILLS_S)
     return left
 
 
@@ -136,17 +137,20 @@ def port_holder(address: str, port: int) -> str | None:
     error = _bind_error(address, port)
     if error is None:
         return None
-    names = [described(psutil.Process(pid)) for pid in _listeners(port) if psutil.pid_exists(pid)]
-    return ", ".join(names) or f"a process of another user ({error.strerror})"
+    pids = _listeners(port)
+    return (
+        names_of(each for each in psutil.process_iter() if each.pid in pids)
+        or f"a process of another user ({error.strerror})"
+    )
 
 
-def _listeners(port: int) -> list[int]:
+def _listeners(port: int) -> set[int]:
     try:
         connections = psutil.net_connections("tcp")
     except psutil.AccessDenied:
-        return []
+        return set()
     here = [each for each in connections if each.laddr and each.laddr.port == port and not each.raddr]
-    return sorted({each.pid for each in here if each.pid is not None})
+    return {each.pid for each in here if each.pid is not None}
 
 
 def _bind_error(address: str, port: int) -> OSError | None:

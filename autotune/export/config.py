@@ -85,7 +85,7 @@ def _shared(options: Sequence[Sequence[_Option]], catalogue: Catalogue) -> list[
 
 
 def _typed(word: str) -> object:
-    """Return a word as a number if it is printed exactly so, because the engine turns it into a word again."""
+    """Return a word as a number if that is printed exactly so: the engine makes it a word again."""
     for kind in (int, float):
         try:
             number = kind(word)

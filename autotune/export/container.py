@@ -1,4 +1,4 @@
-"""What a container needs to run one rank in production, before it is written as docker run or as compose. Pure.
+"""What a container needs to run one rank in production, before it is written as docker run or compose. Pure.
 
 In: a `Selection`. Out: one `Container` per node. Invariants: no label of autotune is on it, because a study's
 clean-up removes what carries one; secrets are named, never written.

@@ -1,7 +1,7 @@
 """Why an exported candidate is what it is: everything that was asked, seen and concluded, as JSON. Pure.
 
-In: a `Selection`. Out: `evidence.json`. Invariant: whether the numbers are simulated and whether the SLO is met
-stand first; raw files are named with their hashes, so that every figure can be derived again.
+In: a `Selection`. Out: `evidence.json`. Invariant: whether the SLO is met and whether the numbers are
+simulated stands first; raw files are named with their hashes, so that every figure can be derived again.
 """
 
 import json

@@ -15,10 +15,10 @@ from autotune.export.file import ExportFile
 from autotune.export.selection import Selection
 from autotune.metrics import Metric
 from autotune.record import PointRecord
-from autotune.report.answer import answer_text, room_text
+from autotune.report.answer import answer_text, gain_text, room_text
 from autotune.report.commands import launch_commands
-from autotune.report.findings import verdict_of
-from autotune.report.units import ceiling_value, flag_value, latency, metric_value, printable
+from autotune.report.findings import confirmed_of, verdict_of
+from autotune.report.units import ABSENT, ceiling_value, flag_value, latency, metric_value, printable, whole
 from autotune.search.confirmation import NumberedTrial
 
 
@@ -34,6 +34,7 @@ def _blocks(selection: Selection) -> Iterator[str]:
     yield _block(answer_text(selection.history))
     yield "## Ceilings"
     yield _ceilings(selection)
+    yield from _fresh_launches(selection)
     yield "## Flags"
     yield _flags(selection)
     yield "## Launch commands"
@@ -62,6 +63,20 @@ def _ceilings(selection: Selection) -> str:
         for each in (verdict.ceilings if verdict else ())
     ]
     return _table(("ceiling", "measured", "margin", "verdict", "samples"), rows)
+
+
+def _fresh_launches(selection: Selection) -> Iterator[str]:
+    confirmed = confirmed_of(selection.history, selection.trial)
+    if confirmed is None:
+        return
+    goal = selection.history.study.slo.goals[0]
+    values = ", ".join(metric_value(goal.quantity.metric, value) for value in confirmed.values)
+    gain = gain_text(confirmed.gain) if confirmed.gain else ABSENT
+    yield "## Fresh launches"
+    yield _table(
+        (str(goal.quantity), "failed", "gain over the baseline"),
+        [(values, str(confirmed.failed_launches), gain)],
+    )
 
 
 def _flags(selection: Selection) -> str:
@@ -116,6 +131,8 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
         (f"{study.space.engine}, as the engine said", (effective and effective.version) or "not seen"),
         ("image", study.space.image or "none"),
         ("model", study.space.model),
+        ("KV pool", f"{whole(effective.kv_tokens if effective else None)} tokens"),
+        ("running limit", f"{whole(effective.running_limit if effective else None)} requests"),
         ("study identity", study.identity),
         ("seed of the search", str(study.seed)),
         ("seed of the workload", str(study.slo.workload.seed)),

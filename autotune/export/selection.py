@@ -26,8 +26,8 @@ from autotune.search.ledger import StudyHistory
 from autotune.space import LauncherKind
 
 
-class RefusedExport(AutotuneError):
-    """The candidate does not meet the SLO; the message says what binds, by how much, and what comes nearest."""
+class RefusedExport(AutotuneError):  # noqa: N818 - not a fault, but what the study found
+    """The candidate does not meet the SLO; the message says what binds, by how much, and what is nearest."""
 
 
 @dataclass(frozen=True)

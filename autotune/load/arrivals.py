@@ -14,7 +14,7 @@ from autotune.document import Frozen
 
 
 class LoadPoint(Frozen):
-    """One offered load: `concurrency` requests kept in flight, or `rate` requests per second.
+    """One offered load: `concurrency` requests kept in flight, or `rate` requests per second (Poisson).
 
     It ends after `requests` requests or after `duration_s` seconds of dispatching, whichever was given.
     `warm_up` requests are sent before it, at the same concurrency, and thrown away.
@@ -22,7 +22,7 @@ class LoadPoint(Frozen):
 
     concurrency: int | None = Field(default=None, ge=1)
     rate: float | None = Field(default=None, gt=0)
-    arrivals: Literal["poisson", "constant"] = "poisson"
+    arrivals: Literal["poisson", "constant"] | None = None
     requests: int | None = Field(default=None, ge=1)
     duration_s: float | None = Field(default=None, gt=0)
     warm_up: int | None = Field(default=None, ge=0)
@@ -33,7 +33,7 @@ class LoadPoint(Frozen):
             raise ValueError("give either concurrency (closed loop) or rate (open loop, requests/s)")
         if (self.requests is None) == (self.duration_s is None):
             raise ValueError("give either requests (a count) or duration_s (seconds)")
-        if self.concurrency is not None and "arrivals" in self.model_fields_set:
+        if self.concurrency is not None and self.arrivals is not None:
             raise ValueError("arrivals belongs to a rate; a closed loop has none")
         return self
 

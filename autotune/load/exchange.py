@@ -11,7 +11,7 @@ import errno
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import cast
+from typing import Any, Protocol, cast
 
 import httpx
 
@@ -95,25 +95,23 @@ class Exchange:
 
     async def _converse(self, body: bytes, attempt: Attempt) -> None:
         client = self._connections.take()
+        stamps = _Stamps(attempt, self._clock)
         is_clean = False
         try:
             async with asyncio.timeout(self._timeout_s) as deadline:
-                await self._stream(client, body, attempt, deadline)
+                await self._stream(client, body, stamps, deadline)
             is_clean = True
         finally:
             if is_clean:
                 self._connections.give_back(client)
             else:
                 await client.aclose()
+                await stamps.close_socket()
 
     async def _stream(
-        self, client: httpx.AsyncClient, body: bytes, attempt: Attempt, deadline: asyncio.Timeout
+        self, client: httpx.AsyncClient, body: bytes, stamps: "_Stamps", deadline: asyncio.Timeout
     ) -> None:
-        async def trace(event: str, info: Mapping[str, object]) -> None:  # noqa: ARG001 - httpx's form
-            if event == "http11.send_request_body.complete":
-                attempt.sent(self._clock())
-
-        extensions = {"trace": trace}
+        attempt, extensions = stamps.attempt, {"trace": stamps.trace}
         async with client.stream("POST", self._url, content=body, extensions=extensions) as response:
             await _refuse_unless_events(response)
             attempt.answered()
@@ -122,6 +120,32 @@ class Exchange:
                     attempt.receive(data, self._clock())
                     if attempt.is_done:
                         deadline.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
+
+
+class _Socket(Protocol):
+    async def aclose(self) -> None: ...
+
+
+class _Stamps:
+    """httpx's trace of one request: when it was sent, and the socket that was opened for it."""
+
+    def __init__(self, attempt: Attempt, clock: Callable[[], float]) -> None:
+        self.attempt = attempt
+        self._clock = clock
+        self._socket: _Socket | None = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take in one event of httpcore."""
+        match event:
+            case "http11.send_request_body.complete":
+                self.attempt.sent(self._clock())
+            case "connection.connect_tcp.complete":
+                self._socket = info["return_value"]
+
+    async def close_socket(self) -> None:
+        """Close it again: httpcore 1.0.9 forgets a socket whose TLS handshake is cancelled."""
+        if self._socket is not None:
+            await self._socket.aclose()
 
 
 async def _refuse_unless_events(response: httpx.Response) -> None:

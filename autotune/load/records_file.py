@@ -69,7 +69,7 @@ def read_records(path: Path) -> LoadResult:
         StudyError: the file is damaged or of another form.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             columns = {name: archive[name] for name in archive.files}
         return _result(columns)
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:

@@ -79,7 +79,7 @@ def _kind_of_length(value: object) -> str:
         return "exact"
     if isinstance(value, Uniform) or (isinstance(value, dict) and "uniform" in value):
         return "uniform"
-    if isinstance(value, LogNormal) or (isinstance(value, dict) and "lognormal" in value):
+    if isinstance(value, LogNormal) or (isinstance(value, dict) and value.keys() & {"lognormal", "median"}):
         return "lognormal"
     return "unknown"
 

@@ -15,6 +15,7 @@ from autotune.report.findings import (
     failure_kind,
     failure_line,
     failures_by_kind,
+    front,
     is_simulated,
     measured,
     meeting,
@@ -61,6 +62,7 @@ def headline(history: StudyHistory) -> str:
 def explanation(history: StudyHistory) -> Iterator[str]:
     """Yield the sentences that follow the headline."""
     answer = history.answer
+    yield from _front_lines(history)
     match answer.kind if answer else None:
         case AnswerKind.IMPROVED | AnswerKind.KEEP_BASELINE:
             yield from _winner_lines(history)
@@ -123,12 +125,18 @@ def not_measured_text(record: TrialRecord) -> str:
 
 
 def nearest_text(history: StudyHistory) -> str | None:
-    """Return the candidate that comes nearest to the SLO and what it still misses; None if none was measured."""
+    """Return the candidate nearest to the SLO and what it still misses; None if none was measured."""
     trial = nearest(history)
     if trial is None:
         return None
     reason = shortfall(history, trial) or "meets it"
     return f"The nearest candidate is {trial_name(history, trial)}: {reason}."
+
+
+def _front_lines(history: StudyHistory) -> Iterator[str]:
+    numbers = ", ".join(str(number) for number in sorted(front(history)))
+    if len(history.study.slo.goals) > 1 and numbers:
+        yield f"On the Pareto front of the candidates that meet the SLO: trial {numbers}."
 
 
 def _winner_lines(history: StudyHistory) -> Iterator[str]:
@@ -148,7 +156,7 @@ def _winner_lines(history: StudyHistory) -> Iterator[str]:
 
 
 def _gain_lines(answer: Answer) -> Iterator[str]:
-    certainty = percent(1 - answer.error_rate)
+    certainty = percent(1 - answer.error_rate, 2)
     confirmed = answer.confirmed_winner
     if confirmed is not None and confirmed.gain is not None:
         yield f"Gain over the baseline: {gain_text(confirmed.gain)}, with {certainty} certainty."
@@ -186,7 +194,7 @@ def _progress_lines(history: StudyHistory) -> Iterator[str]:
 
 
 def _best_lines(history: StudyHistory) -> Iterator[str]:
-    """Yield the best candidate of the search, or the nearest; neither has been confirmed."""
+    """Yield the best candidate that nothing speaks against, or the nearest to the SLO."""
     best = next(iter(meeting(history)), None)
     if best is None or best.record.objectives is None:
         text = nearest_text(history)
@@ -194,7 +202,7 @@ def _best_lines(history: StudyHistory) -> Iterator[str]:
         return
     quantity = history.study.slo.goals[0].quantity
     value = metric_value(quantity.metric, best.record.objectives[0])
-    yield f"Best in the search, not confirmed: {trial_name(history, best)}, {quantity} {value}."
+    yield f"The best that still stands is {trial_name(history, best)}: {quantity} {value} in the search."
 
 
 def _failure_lines(history: StudyHistory) -> Iterator[str]:

@@ -15,10 +15,12 @@ def replace_text(path: Path, text: str, *, mode: int | None = None) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="")
-        if mode is not None:
-            part.chmod(mode)
-        part.replace(path)
+        try:
+            part.write_text(text, encoding="utf-8", newline="")
+            if mode is not None:
+                part.chmod(mode)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InfrastructureError(f"{path} cannot be written: {error.strerror}") from error

@@ -5,14 +5,17 @@ shape as well as by its colour, and text from outside is escaped, because plotly
 """
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from itertools import accumulate
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly has neither types nor stubs
 
 from autotune.metrics import Metric
-from autotune.record import PointRecord, Role
-from autotune.report.findings import decision_of, front, losses, measured, meeting
+from autotune.record import Role
+from autotune.report.findings import decision_of, front, measured, meeting
 from autotune.report.pareto import pareto_front
 from autotune.report.units import flag_list, latency, metric_value
 from autotune.search.confirmation import NumberedTrial
@@ -26,7 +29,7 @@ _LAYOUT = {
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
     "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
-    "legend": {"orientation": "h", "y": -0.2},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     "hovermode": "closest",
 }
 _GRID = {"gridcolor": "rgba(128,128,128,0.3)", "zerolinecolor": "rgba(128,128,128,0.5)"}
@@ -49,13 +52,30 @@ _SYMBOLS = {
 }
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """One trace of candidates; `load` is the load point it belongs to, if it does to one."""
+
+    standing: Standing
+    name: str
+    colour: str
+    load: str | None = None
+
+    @property
+    def style(self) -> dict[str, object]:
+        size = 13 if self.standing is Standing.BEST else 9
+        line = {"width": 2, "color": self.colour}
+        return {"symbol": _SYMBOLS[self.standing], "color": self.colour, "size": size, "line": line}
+
+
 def load_figure(history: StudyHistory) -> go.Figure:
     """Return throughput against TTFT p95 of every load point, with the ceilings on either as lines."""
     figure = go.Figure(layout=_LAYOUT)
     for index, load in enumerate(point.label for point in history.study.slo.load):
         colour = _COLOURS[index % len(_COLOURS)]
         for standing, trials in _by_standing(history, _undominated_at(history, load)).items():
-            _add_points(figure, history, trials, load=load, standing=standing, colour=colour)
+            marks = _Marks(standing, f"{load}: {standing}", colour, load)
+            _add_marks(figure, marks, trials, partial(_place, load))
         for ceiling in history.study.slo.ceilings:
             if ceiling.quantity.load == load:
                 _add_ceiling(figure, history, ceiling, colour)
@@ -69,19 +89,7 @@ def objectives_figure(history: StudyHistory) -> go.Figure | None:
     goals = history.study.slo.goals
     if len(goals) < 2:  # noqa: PLR2004 - a plane has two axes
         return None
-    figure = go.Figure(layout=_LAYOUT)
-    for standing, trials in _by_standing(history, front(history)).items():
-        trials = [trial for trial in trials if trial.record.objectives]
-        pairs = [trial.record.objectives for trial in trials if trial.record.objectives]
-        figure.add_scatter(
-            x=[pair[0] for pair in pairs],
-            y=[pair[1] for pair in pairs],
-            name=standing.value,
-            mode="markers",
-            marker=_marker(standing, _COLOURS[list(Standing).index(standing)]),
-            hovertext=[_hover(trial) for trial in trials],
-            hoverinfo="text",
-        )
+    figure = _candidates_figure(history, lambda values, _: (values[0], values[1]))
     figure.update_xaxes(title=html.escape(goals[0].text), **_GRID)
     figure.update_yaxes(title=html.escape(goals[1].text), **_GRID)
     return figure
@@ -89,41 +97,40 @@ def objectives_figure(history: StudyHistory) -> go.Figure | None:
 
 def progress_figure(history: StudyHistory) -> go.Figure:
     """Return the first objective of every measured candidate, and the best that met the SLO so far."""
-    goal = history.study.slo.goals[0]
-    figure = go.Figure(layout=_LAYOUT)
-    for standing, trials in _by_standing(history, front(history)).items():
-        trials = [trial for trial in trials if trial.record.objectives]
-        figure.add_scatter(
-            x=[trial.number for trial in trials],
-            y=[trial.record.objectives[0] for trial in trials if trial.record.objectives],
-            name=standing.value,
-            mode="markers",
-            marker=_marker(standing, _COLOURS[list(Standing).index(standing)]),
-            hovertext=[_hover(trial) for trial in trials],
-            hoverinfo="text",
-        )
+    figure = _candidates_figure(history, lambda values, number: (number, values[0]))
     numbers, values = best_so_far(history)
     line = {"shape": "hv", "color": _COLOURS[0]}
     figure.add_scatter(x=numbers, y=values, name="best so far", mode="lines", line=line, hoverinfo="skip")
     figure.update_xaxes(title="trial", **_GRID)
-    figure.update_yaxes(title=html.escape(goal.text), **_GRID)
+    figure.update_yaxes(title=html.escape(history.study.slo.goals[0].text), **_GRID)
     return figure
 
 
 def best_so_far(history: StudyHistory) -> tuple[list[int], list[float]]:
-    """Return trial numbers and, at each, the best first objective among the trials that met the SLO until then."""
-    goal = history.study.slo.goals[0]
-    better = max if goal.direction == "maximise" else min
-    numbers: list[int] = []
-    values: list[float] = []
-    for trial in sorted(meeting(history), key=lambda trial: trial.number):
-        value = losses(trial.record, [goal])[0] * (-1 if goal.direction == "maximise" else 1)
-        numbers.append(trial.number)
-        values.append(better([value, *values[-1:]]))
-    if history.trials and numbers and numbers[-1] < history.trials[-1].number:
+    """Return trial numbers and, at each, the best first objective of what had met the SLO by then."""
+    better = max if history.study.slo.goals[0].direction == "maximise" else min
+    steps = sorted((trial.number, trial.record.objectives or ()) for trial in meeting(history))
+    numbers = [number for number, _ in steps]
+    values = list(accumulate((values[0] for _, values in steps), better))
+    if numbers and numbers[-1] < history.trials[-1].number:
         numbers.append(history.trials[-1].number)
         values.append(values[-1])
     return numbers, values
+
+
+def _candidates_figure(
+    history: StudyHistory, place: Callable[[tuple[float, ...], int], tuple[float, float]]
+) -> go.Figure:
+    """Return a figure with one mark a candidate, at a place made of its objectives and its number."""
+
+    def place_of(trial: NumberedTrial) -> tuple[float, float] | None:
+        return place(trial.record.objectives, trial.number) if trial.record.objectives else None
+
+    figure = go.Figure(layout=_LAYOUT)
+    for standing, trials in _by_standing(history, front(history)).items():
+        colour = _COLOURS[list(Standing).index(standing)]
+        _add_marks(figure, _Marks(standing, standing.value, colour), trials, place_of)
+    return figure
 
 
 def _by_standing(history: StudyHistory, best: frozenset[int]) -> dict[Standing, list[NumberedTrial]]:
@@ -145,40 +152,36 @@ def _standing(decision: Decision | None, *, is_best: bool) -> Standing:
 
 def _undominated_at(history: StudyHistory, load: str) -> frozenset[int]:
     """Return the trials that meet the SLO and that none beats in both throughput and TTFT at this load."""
-    places = [
-        (trial.number, place) for trial in meeting(history) if (place := _place(trial.record.point(load)))
-    ]
+    places = [(trial.number, place) for trial in meeting(history) if (place := _place(load, trial))]
     best = pareto_front([(-throughput_tps, ttft_s) for _, (throughput_tps, ttft_s) in places])
     return frozenset(places[index][0] for index in best)
 
 
-def _place(point: PointRecord | None) -> tuple[float, float] | None:
-    """Return output throughput and TTFT p95, None if no request was answered."""
+def _place(load: str, trial: NumberedTrial) -> tuple[float, float] | None:
+    """Return output throughput and TTFT p95 at a load point, None if no request was answered."""
+    point = trial.record.point(load)
     if point is None or point.summary.ttft is None:
         return None
     return point.summary.output_throughput_tps, point.summary.ttft.p95
 
 
-def _add_points(
+def _add_marks(
     figure: go.Figure,
-    history: StudyHistory,
+    marks: _Marks,
     trials: Iterable[NumberedTrial],
-    *,
-    load: str,
-    standing: Standing,
-    colour: str,
+    place: Callable[[NumberedTrial], tuple[float, float] | None],
 ) -> None:
-    placed = [(trial, place) for trial in trials if (place := _place(trial.record.point(load)))]
+    placed = [(trial, found) for trial in trials if (found := place(trial)) is not None]
     if not placed:
         return
     figure.add_scatter(
-        x=[place[0] for _, place in placed],
-        y=[place[1] for _, place in placed],
-        name=f"{load}: {standing}",
-        legendgroup=load,
+        x=[found[0] for _, found in placed],
+        y=[found[1] for _, found in placed],
+        name=marks.name,
+        legendgroup=marks.load,
         mode="markers",
-        marker=_marker(standing, colour),
-        hovertext=[_hover(trial, load) for trial, _ in placed],
+        marker=marks.style,
+        hovertext=[_hover(trial, marks.load) for trial, _ in placed],
         hoverinfo="text",
     )
 
@@ -209,7 +212,7 @@ def _extent(history: StudyHistory) -> tuple[list[float], list[float]]:
         place
         for trial in measured(history)
         for point in trial.record.points
-        if (place := _place(point)) is not None
+        if (place := _place(point.load, trial)) is not None
     ]
     throughputs_tps, ttfts_s = ([place[axis] for place in places] for axis in (0, 1))
     return [0.0, max(throughputs_tps, default=1.0)], [
@@ -218,21 +221,10 @@ def _extent(history: StudyHistory) -> tuple[list[float], list[float]]:
     ]
 
 
-def _marker(standing: Standing, colour: str) -> dict[str, object]:
-    size = 13 if standing is Standing.BEST else 9
-    return {
-        "symbol": _SYMBOLS[standing],
-        "color": colour,
-        "size": size,
-        "line": {"width": 2, "color": colour},
-    }
-
-
-def _hover(trial: NumberedTrial, load: str | None = None) -> str:
+def _hover(trial: NumberedTrial, load: str | None) -> str:
     record = trial.record
     name = "baseline" if record.role is Role.BASELINE else "candidate"
-    point = None if load is None else record.point(load)
-    place = _place(point)
+    place = None if load is None else _place(load, trial)
     lines: Sequence[str] = (
         f"trial {trial.number} ({name})",
         *(flag_list({flag: value}) for flag, value in sorted(record.candidate.items())),

@@ -37,8 +37,9 @@ class FinalistRow:
 
 def finalist_rows(history: StudyHistory, *, count: int = 5) -> tuple[FinalistRow, ...]:
     """Return the finalists and the baseline; without an answer the baseline and the `count` leaders."""
-    trials = dict.fromkeys([baseline_of(history), *_contenders(history, count)])
-    return tuple(_row(history, trial) for trial in trials if trial is not None)
+    found = [baseline_of(history), *_contenders(history, count)]
+    trials = {trial.number: trial for trial in found if trial is not None}
+    return tuple(_row(history, trial) for trial in trials.values())
 
 
 def _contenders(history: StudyHistory, count: int) -> Iterator[NumberedTrial | None]:

@@ -4,6 +4,7 @@ In: a `StudyHistory`. Out: trials and verdicts. Invariant: a candidate that was 
 those fresh launches, never by the search's own measurement alone.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
 from autotune.record import Outcome, Role, TrialRecord
@@ -90,12 +91,9 @@ def nearest(history: StudyHistory) -> NumberedTrial | None:
 
 def leaders(history: StudyHistory, count: int) -> tuple[NumberedTrial, ...]:
     """Return the best candidates so far: those that meet the SLO, then the nearest to it."""
-    able = meeting(history)
-    rest = sorted(
-        (trial for trial in measured(history) if trial not in able),
-        key=lambda trial: -_room(history, trial),
-    )
-    return (*able, *rest)[:count]
+    able = {trial.number: trial for trial in meeting(history)}
+    rest = [trial for trial in measured(history) if trial.number not in able]
+    return (*able.values(), *sorted(rest, key=lambda trial: -_room(history, trial)))[:count]
 
 
 def front(history: StudyHistory) -> frozenset[int]:
@@ -114,7 +112,7 @@ def losses(record: TrialRecord, goals: Iterable[Objective]) -> tuple[float, ...]
 
 
 def differences(history: StudyHistory, candidate: Candidate) -> dict[str, FlagValue | None]:
-    """Return the flags that the candidate sets otherwise than the baseline; None where it leaves them unset."""
+    """Return the flags that differ from the baseline's; None where the candidate leaves them unset."""
     baseline = baseline_of(history)
     ours = candidate.to_dict()
     theirs = history.study.space.baseline if baseline is None else baseline.record.candidate
@@ -148,7 +146,7 @@ def _room(history: StudyHistory, trial: NumberedTrial) -> float:
     """Return the margin of the binding ceiling; a candidate whose fresh launches failed comes last."""
     confirmed = confirmed_of(history, trial)
     if confirmed is not None and not confirmed.values:
-        return -100.0
+        return -math.inf
     verdict = verdict_of(history, trial)
     binding = verdict.binding if verdict else None
     return 0.0 if binding is None else binding.margin_ratio

@@ -13,7 +13,7 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> tuple[int, ...]:
-    """Return the positions of the points that no other point dominates, in order; equal points stay together."""
+    """Return the positions of the points that no other dominates, in order; equal points stay together."""
     return tuple(
         index for index, point in enumerate(points) if not any(dominates(other, point) for other in points)
     )

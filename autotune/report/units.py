@@ -12,6 +12,7 @@ from autotune.slo import parse_ceiling
 from autotune.space import FlagValue
 
 ABSENT = "-"
+_MILLI = 1e-3
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -34,8 +35,8 @@ def latency(value_s: float | None) -> str:
     rounded_s = abs(float(f"{value_s:.2e}"))
     if rounded_s >= 1 or rounded_s == 0:
         return f"{significant(value_s)} s"
-    if rounded_s >= 1e-3:
-        return f"{significant(value_s * 1e3)} ms"
+    if rounded_s >= _MILLI:
+        return f"{significant(value_s / _MILLI)} ms"
     return f"{significant(value_s * 1e6)} us"
 
 
@@ -51,9 +52,9 @@ def duration(value_s: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
-def percent(ratio: float | None) -> str:
+def percent(ratio: float | None, digits: int = 3) -> str:
     """Return a ratio in percent."""
-    return ABSENT if ratio is None else f"{significant(ratio * 100)} %"
+    return ABSENT if ratio is None else f"{significant(ratio * 100, digits)} %"
 
 
 def signed_percent(ratio: float) -> str:

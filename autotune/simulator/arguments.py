@@ -143,7 +143,9 @@ def _configured(flags: Sequence[str]) -> list[str]:
     if not isinstance(data, dict):
         raise BadArgumentError(f"ValueError: {path} must contain a dictionary at root level", exit_code=1)
     settings = {str(name).replace("_", "-"): value for name, value in data.items() if value is not None}
-    return to_argv({key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+    return to_argv(
+        {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    )
 
 
 @functools.cache
@@ -154,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:  # noqa: ANN401 - argparse's own
+def _add(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
     spellings = (f"--{each}" for each in (name, *_ALIASES.get(name, ())))
     parser.add_argument(*spellings, dest=name.replace("-", "_"), **options)
 

@@ -3,7 +3,8 @@
 In: what is in a pass. Out: seconds. Pure but for its random generator.
 
     prefill = max(minimum, fixed + token * sum(new) + context * sum(new * (before + new / 2)))
-    decode  = fixed + experts * (cov(B) - cov(1)) + sequence * (B - 1) + context * sum(ctx) + longest * max(ctx)
+    decode  = fixed + experts * (cov(B) - cov(1)) + sequence * (B - 1)
+              + context * sum(ctx) + longest * max(ctx)
     cov(B)  = 1 - (1 - experts per token / experts)^B        the share of experts that B sequences touch
     mixed   = prefill + decode - fixed / 2, or prefill + mixed_context * sum(ctx) where that was measured
 
@@ -99,7 +100,9 @@ class StepCosts:
     def _decode_base_s(self, sequences: int) -> float:
         step = self._step
         covered = _covered(self._experts, sequences) - _covered(self._experts, 1)
-        return step.decode_fixed_s + step.decode_experts_s * covered + step.decode_sequence_s * (sequences - 1)
+        return (
+            step.decode_fixed_s + step.decode_experts_s * covered + step.decode_sequence_s * (sequences - 1)
+        )
 
     def _take_factor(self) -> float:
         factor = float(self._peek_factors(1)[0])

@@ -187,13 +187,22 @@ def _policy(read: _Reader) -> str:
 
 
 def _refuse_invalid(flags: SchedulerFlags, *, has_dp_attention: bool) -> None:
-    """Raise what SGLang asserts before anything is loaded (arg_groups/validation_hook.py, parallel_hook.py)."""
+    """Raise what SGLang asserts before it loads anything (arg_groups/validation_hook.py)."""
     chunk = (flags.chunk_tokens or 0) // (flags.dp if has_dp_attention else 1)
     rules = (
-        (flags.tp * flags.pp % flags.nodes == 0, "AssertionError: tp_size must be divisible by number of nodes"),
+        (
+            flags.tp * flags.pp % flags.nodes == 0,
+            "AssertionError: tp_size must be divisible by number of nodes",
+        ),
         (flags.conservativeness >= 0, "AssertionError: schedule_conservativeness must be non-negative"),
-        (chunk % flags.page_tokens == 0, "AssertionError: chunked_prefill_size must be divisible by page_size"),
-        (not has_dp_attention or flags.tp % flags.dp == 0, "AssertionError: tp_size must be divisible by dp_size"),
+        (
+            chunk % flags.page_tokens == 0,
+            "AssertionError: chunked_prefill_size must be divisible by page_size",
+        ),
+        (
+            not has_dp_attention or flags.tp % flags.dp == 0,
+            "AssertionError: tp_size must be divisible by dp_size",
+        ),
         (
             has_dp_attention or flags.dp == 1 or flags.nodes == 1,
             "AssertionError: multi-node data parallel is not supported unless dp attention!",

@@ -129,7 +129,9 @@ class Scheduler:
         prompt, total = request.input_tokens, request.input_tokens + request.output_tokens
         context = self.flags.context_tokens
         if prompt >= context:
-            text = f"The input ({prompt} tokens) is longer than the model's context length ({context} tokens)."
+            text = (
+                f"The input ({prompt} tokens) is longer than the model's context length ({context} tokens)."
+            )
             return Refusal(text, 400)
         if total > self.longest_request_tokens:
             text = (
@@ -335,7 +337,8 @@ class Scheduler:
         """Retract until one more step fits; the last one left is aborted, as SGLang does."""
         if len(self.running) <= self.pool.available:
             return None, []
-        before, ratio_before, retracted = self.pool.available, self.ratio, []
+        before, ratio_before = self.pool.available, self.ratio
+        retracted: list[Sequence] = []
         while len(self.running) > 1 and (not retracted or len(self.running) > self.pool.available):
             retracted.append(self._retract(self.running.weakest()))
         aborted = []

@@ -158,7 +158,9 @@ class _Load:
     def _bury(self, now_s: float) -> None:
         """Fail everything that was sent; nothing more is sent to a dead engine."""
         self._to_send = iter(())
-        self._records += [_record(sent, now_s - self._begin_s, failure=_GONE) for _, _, sent in self._on_the_way]
+        self._records += [
+            _record(sent, now_s - self._begin_s, failure=_GONE) for _, _, sent in self._on_the_way
+        ]
         self._on_the_way.clear()
         for sequence, sent in self._in_flight.items():
             sequence.failure = "the engine died while it answered"

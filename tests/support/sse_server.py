@@ -48,6 +48,19 @@ class Seen:
     token_times_s: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Peer:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    number: int
+
+    async def hang(self) -> None:
+        """Say nothing until the other side is gone."""
+        while await self.reader.read(1024):
+            pass
+        raise ConnectionResetError
+
+
 @dataclass
 class SseServer:
     script: Script
@@ -61,9 +74,9 @@ class SseServer:
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open_connections += 1
-        connection = self.connections
+        peer = Peer(reader, writer, self.connections)
         try:
-            while await self._one_request(reader, writer, connection):
+            while await self._one_request(peer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -71,61 +84,61 @@ class SseServer:
             self.open_connections -= 1
             writer.close()
 
-    async def _one_request(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
-    ) -> bool:
-        head = await reader.readuntil(b"\r\n\r\n")
+    async def _one_request(self, peer: Peer) -> bool:
+        head = await peer.reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
-        seen = Seen(first.split()[1], body, connection, time.perf_counter())
+        body = json.loads(await peer.reader.readexactly(int(headers["content-length"])))
+        seen = Seen(first.split()[1], body, peer.number, time.perf_counter())
         fault = self.script.faults[len(self.seen) % len(self.script.faults)]
         self.seen.append(seen)
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
-            return await self._answer(writer, seen, fault)
+            return await self._answer(peer, seen, fault)
         finally:
             self.in_flight -= 1
 
-    async def _answer(self, writer: asyncio.StreamWriter, seen: Seen, fault: Fault) -> bool:
+    async def _answer(self, peer: Peer, seen: Seen, fault: Fault) -> bool:
         match fault:
             case Fault.STATUS:
-                return await _plain(writer, "500 Internal Server Error", b'{"error": "out of memory"}')
+                return await _plain(peer.writer, "500 Internal Server Error", b'{"error": "out of memory"}')
             case Fault.REDIRECT:
-                return await _plain(writer, "302 Found", b"elsewhere", "location: http://127.0.0.1:1/\r\n")
+                return await _plain(
+                    peer.writer, "302 Found", b"elsewhere", "location: http://127.0.0.1:1/\r\n"
+                )
             case Fault.NOT_A_STREAM:
-                return await _plain(writer, "200 OK", b'{"text": "all at once"}')
+                return await _plain(peer.writer, "200 OK", b'{"text": "all at once"}')
             case Fault.LONG_ERROR_PAGE:
-                return await _plain(writer, "404 Not Found", b"<p>nothing here</p>" * 10_000)
+                return await _plain(peer.writer, "404 Not Found", b"<p>nothing here</p>" * 10_000)
             case Fault.DROPPED:
                 return False
             case Fault.SLOW_HEADERS:
-                await asyncio.sleep(60)
-        return await self._stream(writer, seen, fault)
+                await peer.hang()
+        return await self._stream(peer, seen, fault)
 
-    async def _stream(self, writer: asyncio.StreamWriter, seen: Seen, fault: Fault) -> bool:
+    async def _stream(self, peer: Peer, seen: Seen, fault: Fault) -> bool:
         close = "connection: close\r\n" if fault is Fault.CLOSE else ""
-        writer.write(
+        peer.writer.write(
             f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{close}"
             "transfer-encoding: chunked\r\n\r\n".encode()
         )
-        await writer.drain()
+        await peer.writer.drain()
         if fault is Fault.HANG_BEFORE_TOKEN:
-            await asyncio.sleep(60)
+            await peer.hang()
         events = events_of(seen.path, seen.body, short=fault in {Fault.SHORT, Fault.SHORT_CUT_AFTER_DONE})
         for number, event in enumerate(events):
-            if number == len(events) // 2 and not await _survives(writer, event, fault):
+            if number == len(events) // 2 and not await _survives(peer, event, fault):
                 return False
             await asyncio.sleep(self.script.itl_s if number else self.script.ttft_s)
             seen.token_times_s.append(time.perf_counter())
-            await _chunk(writer, event)
+            await _chunk(peer.writer, event)
         if fault in {Fault.CUT_AFTER_DONE, Fault.SHORT_CUT_AFTER_DONE}:
             return False
         if fault is Fault.HANG_AFTER_DONE:
-            await asyncio.sleep(60)
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
+            await peer.hang()
+        peer.writer.write(b"0\r\n\r\n")
+        await peer.writer.drain()
         return fault is not Fault.CLOSE
 
 
@@ -141,8 +154,8 @@ def serving(script: Script | None = None) -> Iterator[SseServer]:
         host, port = listener.sockets[0].getsockname()
         server.url = f"http://{host}:{port}"
         ready.set()
-        async with listener:
-            await stop.wait()
+        await stop.wait()
+        listener.close()
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -226,25 +239,27 @@ _DATA = {
 }
 
 
-async def _survives(writer: asyncio.StreamWriter, event: bytes, fault: Fault) -> bool:
+async def _survives(peer: Peer, event: bytes, fault: Fault) -> bool:
     """Do what a fault does in the middle of a stream; False ends the connection."""
     match fault:
         case Fault.HANG_IN_STREAM:
-            await asyncio.sleep(60)
+            await peer.hang()
         case Fault.CUT:
-            writer.write(f"{len(event):x}\r\n".encode() + event[: len(event) // 2])
-            await writer.drain()
+            peer.writer.write(f"{len(event):x}\r\n".encode() + event[: len(event) // 2])
+            await peer.writer.drain()
             return False
         case Fault.CLEAN_CUT:
-            writer.write(b"0\r\n\r\n")
-            await writer.drain()
+            peer.writer.write(b"0\r\n\r\n")
+            await peer.writer.drain()
             return False
         case Fault.IN_STREAM_ERROR:
-            await _chunk(writer, b'data: {"error": {"message": "CUDA error", "code": 500}}\n\n')
+            await _chunk(peer.writer, b'data: {"error": {"message": "CUDA error", "code": 500}}\n\n')
         case Fault.ABORT:
             reason = {"type": "abort", "message": "the request was aborted"}
             about = {"completion_tokens": 0, "finish_reason": reason}
-            await _chunk(writer, b"data: " + json.dumps({"text": "", "meta_info": about}).encode() + b"\n\n")
+            await _chunk(
+                peer.writer, b"data: " + json.dumps({"text": "", "meta_info": about}).encode() + b"\n\n"
+            )
     return True
 
 

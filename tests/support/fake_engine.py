@@ -1,0 +1,183 @@
+"""A program that behaves like SGLang's server: its arguments, log lines, control pages and ways to fail.
+
+Run as a process of its own; `--fake` lists what it shall do, separated by commas:
+  crash bad-argument no-memory silent-exit   end at start, as SGLang does
+  never-ready no-rendezvous cause-then-hang  stay without serving
+  stubborn      ignore SIGTERM               grandchild  leave a detached process that ignores SIGTERM
+  busy          refuse to flush              no-info     have no information page
+POST /die?how ends a serving one: exit, kill or memory.
+"""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+NO_KV = (
+    "ValueError: Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static=0.15. "
+    "Raise --mem-fraction-static above 0.193 (minimum viable = 1 - available/pre = 0.1921). "
+    "If using speculative decoding, draft weights are now counted."
+)
+SIGQUIT = "Received sigquit from a child process. It usually means the child failed."
+OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1004.00 MiB. GPU 0 has"
+VOCABULARY = 2048
+
+
+def say(line: str, *, is_raw: bool = False) -> None:
+    prefix = "" if is_raw else "[2026-11-24 11:47:14] "
+    sys.stderr.write(f"{prefix}{line}\n")
+    sys.stderr.flush()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="sglang serve")
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=30000)
+    parser.add_argument("--nnodes", type=int, default=1)
+    parser.add_argument("--node-rank", type=int, default=0)
+    parser.add_argument("--dist-init-addr", default="")
+    parser.add_argument("--max-running-requests", type=int)
+    parser.add_argument("--chunked-prefill-size", type=int, default=4096)
+    parser.add_argument("--fake", default="")
+    return parser.parse_args()
+
+
+class Pages(BaseHTTPRequestHandler):
+    given: argparse.Namespace
+    behaviours: set[str]
+
+    def do_GET(self) -> None:
+        given = self.given
+        if self.path == "/health":
+            return self.answer(200)
+        if self.path == "/model_info":
+            return self.answer(200, {"model_path": given.model_path})
+        if self.path != "/server_info" or "no-info" in self.behaviours:
+            return self.answer(404)
+        state = {"effective_max_running_requests_per_dp": given.max_running_requests or 2500}
+        return self.answer(
+            200,
+            {
+                "version": "0.5.23",
+                "max_total_num_tokens": 40000,
+                "max_running_requests": given.max_running_requests,
+                "chunked_prefill_size": given.chunked_prefill_size,
+                "internal_states": [state],
+            },
+        )
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.path == "/generate":
+            return self.answer(400, {"error": {"message": f"-1; valid range is [0, {VOCABULARY})."}})
+        if self.path.startswith("/die"):
+            return self.die(self.path.partition("?")[2])
+        return self.answer(400 if self.path == "/flush_cache" and "busy" in self.behaviours else 200)
+
+    def die(self, how: str) -> None:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "memory":
+            say(OUT_OF_MEMORY, is_raw=True)
+        os._exit(1)
+
+    def answer(self, status: int, body: dict[str, object] | None = None) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def fail_at_start(behaviours: set[str]) -> None:
+    if "silent-exit" in behaviours:
+        os._exit(3)
+    if "bad-argument" in behaviours:
+        say("usage: sglang serve [-h] --model-path MODEL_PATH", is_raw=True)
+        say("sglang serve: error: unrecognized arguments: --no-such-flag 1", is_raw=True)
+        os._exit(2)
+
+
+def load(behaviours: set[str]) -> None:
+    say("Init parallel begin.")
+    if "no-rendezvous" in behaviours:
+        sleep_for_ever()
+    say("Init parallel ends. elapsed=0.30 s")
+    say("Load weight begin. avail mem=17.61 GB")
+    if "never-ready" in behaviours:
+        sleep_for_ever()
+    say("Load weight end. elapsed=0.08 s, type=Qwen3ForCausalLM, avail mem=17.54 GB, mem usage=0.07 GB.")
+    if "crash" in behaviours:
+        say("Traceback (most recent call last):", is_raw=True)
+        say("RuntimeError: something that no table knows", is_raw=True)
+        os._exit(1)
+    if "cause-then-hang" in behaviours:
+        say(OUT_OF_MEMORY, is_raw=True)
+        sleep_for_ever()
+    if "no-memory" in behaviours:
+        say(NO_KV, is_raw=True)
+        say(SIGQUIT)
+        os.kill(os.getpid(), signal.SIGKILL)
+    say("max_total_num_tokens=40000, chunked_prefill_size=4096, max_running_requests=2500")
+
+
+def sleep_for_ever() -> None:
+    while True:
+        time.sleep(60)
+
+
+def leave_grandchild() -> None:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            sleep_for_ever()
+        os._exit(0)
+
+
+def meet(given: argparse.Namespace) -> socket.socket:
+    host, port = given.dist_init_addr.rsplit(":", 1)
+    if given.node_rank == 0:
+        listener = socket.create_server((host, int(port)))
+        return listener.accept()[0]
+    while True:
+        try:
+            return socket.create_connection((host, int(port)))
+        except OSError:
+            time.sleep(0.02)
+
+
+def follow(rank_0: socket.socket) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as SGLang's other ranks do
+    rank_0.recv(1)
+    os._exit(0)
+
+
+def main() -> None:
+    given = arguments()
+    behaviours = set(given.fake.split(","))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in behaviours else lambda *_: os._exit(0))
+    fail_at_start(behaviours)
+    if "grandchild" in behaviours:
+        leave_grandchild()
+    peer = meet(given) if given.nnodes > 1 else None
+    load(behaviours)
+    if peer is not None and given.node_rank > 0:
+        follow(peer)
+    Pages.given, Pages.behaviours = given, behaviours
+    server = HTTPServer((given.host, given.port), Pages)
+    say(f"INFO:     Uvicorn running on http://{given.host}:{given.port} (Press CTRL+C to quit)")
+    say("The server is fired up and ready to roll!")
+    server.serve_forever(poll_interval=0.02)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A launcher whose engines do what a script says, in virtual time: for the logic of trials and of the loop."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.failure import EngineError, EngineFailure, FailureKind, StartPhase
+from autotune.engine.launcher import RunningEngine
+from autotune.engine.plan import LaunchPlan
+from autotune.request import ClientHealth, LoadResult, OfferedLoad, RequestRecord
+from autotune.space import FlagValue
+from tests.support.records import record
+
+CRASH = EngineFailure(kind=FailureKind.CRASHED, phase=StartPhase.SERVING, line="Segmentation fault")
+NO_KV = EngineFailure(kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, line="Not enough memory.")
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one launch does. `raises` is raised under load; `dies` makes the engine dead after its load."""
+
+    ttft_s: float = 0.5
+    gap_s: float = 0.1
+    start_failure: EngineFailure | None = None
+    dies: EngineFailure | None = None
+    raises: BaseException | None = None
+    client: ClientHealth | None = None
+    failing: bool = False
+    resolves: dict[str, FlagValue] = field(default_factory=dict)
+
+
+class VirtualClock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now_s(self) -> float:
+        return self.seconds
+
+
+class ScriptedEngine:
+    """Serves every request of a closed loop with the same times; keeps a log of what was done to it."""
+
+    def __init__(
+        self, script: Script, flags: dict[str, FlagValue], clock: VirtualClock, log: list[str]
+    ) -> None:
+        self._script = script
+        self._clock = clock
+        self._log = log
+        self._served = False
+        self.effective = EffectiveFlags(flags={**flags, **script.resolves}, kv_tokens=1000)
+        self.phases_s = {StartPhase.WEIGHTS: 50.0, StartPhase.WARM_UP: 10.0}
+
+    @property
+    def address(self) -> "ScriptedEngine":
+        return self
+
+    def flush_cache(self) -> None:
+        self._log.append("flush")
+
+    def failure(self) -> EngineFailure | None:
+        return self._script.dies if self._served else None
+
+    def run(self, offered: OfferedLoad) -> LoadResult:
+        self._log.append(f"load {len(offered.requests)}")
+        if self._script.raises is not None:
+            raise self._script.raises
+        self._served = True
+        records = self._serve(offered)
+        self._clock.seconds += max(each.ended_s for each in records)
+        return LoadResult(tuple(records), self._script.client)
+
+    def _serve(self, offered: OfferedLoad) -> list[RequestRecord]:
+        free = [0.0] * (offered.concurrency or len(offered.requests))
+        records = []
+        for request in offered.requests:
+            slot = free.index(min(free))
+            first, last = self._script.ttft_s, self._script.ttft_s + self._script.gap_s
+            chunks = ((first, 1), (last, request.output_tokens - 1))
+            records.append(
+                record(request.index, sent_s=free[slot], chunks=chunks, failed=self._script.failing)
+            )
+            free[slot] += last
+        return records
+
+
+class ScriptedLauncher:
+    """Launches what `script` returns for the flags of rank 0 and the number of the launch, from 0."""
+
+    is_simulated = True
+
+    def __init__(self, script: Callable[[dict[str, str], int], Script]) -> None:
+        self._script = script
+        self.clock = VirtualClock()
+        self.log: list[str] = []
+        self.launches: list[dict[str, str]] = []
+
+    def remove_leftovers(self, study: str) -> tuple[str, ...]:
+        self.log.append(f"leftovers {study}")
+        return ()
+
+    @contextmanager
+    def launch(
+        self, plan: LaunchPlan, folder: Path, on_phase: Callable[[StartPhase], None]
+    ) -> Iterator[RunningEngine]:
+        assert folder.is_dir()
+        flags = flags_of(plan.ranks[0].argv)
+        script = self._script(flags, len(self.launches))
+        self.launches.append(flags)
+        self.log.append("launch")
+        on_phase(StartPhase.WEIGHTS)
+        self.clock.seconds += 60.0
+        try:
+            if script.start_failure is not None:
+                raise EngineError(script.start_failure)
+            yield ScriptedEngine(script, dict(flags), self.clock, self.log)
+        finally:
+            self.clock.seconds += 5.0
+            self.log.append("teardown")
+
+
+def flags_of(argv: tuple[str, ...]) -> dict[str, str]:
+    """Return flag to value of an argv of `--flag value` pairs; a flag without a value is 'true'."""
+    flags: dict[str, str] = {}
+    words = iter([*argv, "--"])
+    name = None
+    for word in words:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            flags[name] = "true"
+        elif name is not None:
+            flags[name] = word
+    flags.pop("", None)
+    return flags
