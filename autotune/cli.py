@@ -5,6 +5,8 @@ Commands import what they need when they run, so that `autotune --help` stays in
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,12 +49,6 @@ def main() -> None:
     except AutotuneError as error:
         print(f"autotune: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(
-            "autotune: stopped. Everything is kept; the same command goes on from here.",
-            file=sys.stderr,
-        )
-        sys.exit(INTERRUPTED_EXIT_CODE)
 
 
 @app.callback(invoke_without_command=True)
@@ -125,7 +121,7 @@ def tune(
     engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
     view = StudyView(draft.study.slo, budget, _console())
     folder = runs / draft.study.name
-    with view.shown():
+    with _stoppable(), view.shown():
         history = run_study(draft.study, engine, budget, folder, sampler=kind, observe=view.observe)
     _show(history)
     _exit_by(history)
@@ -184,6 +180,17 @@ def simulate_server(context: typer.Context) -> None:
     from autotune.simulator.server import main as serve
 
     raise typer.Exit(serve(context.args))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn Ctrl-C into a message; by then every context manager has cleaned up."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = "autotune: stopped. Everything is kept; the same command goes on from here."
+        print(message, file=sys.stderr)
+        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
 
 
 def _read(

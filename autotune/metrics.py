@@ -14,7 +14,7 @@ latencies of the opening wave (one request per slot) are left out. Percentiles i
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -139,6 +139,7 @@ class Measurement:
     windows_s: tuple[tuple[float, float], ...]
     is_steady: bool
     is_open_loop: bool
+    _samples: dict[Metric, Samples] = field(default_factory=dict, repr=False)
 
     @property
     def error_ratio(self) -> float:
@@ -147,17 +148,9 @@ class Measurement:
 
     def samples(self, metric: Metric) -> Samples:
         """Return a latency's samples over the good requests of the steady window."""
-        per_request = {
-            Metric.TTFT: self._ttft_s,
-            Metric.TPOT: _tpot_s,
-            Metric.ITL: _itl_s,
-            Metric.E2E: self._e2e_s,
-        }[metric]
-        good = [record for record in self.steady if record.failure is None and record.output_tokens]
-        values = [per_request(record) for record in good]
-        owner = [np.full(len(value), record.index) for record, value in zip(good, values, strict=True)]
-        empty = np.empty(0)
-        return Samples(np.concatenate([*values, empty]), np.concatenate([*owner, empty]).astype(np.int64))
+        if metric not in self._samples:
+            self._samples[metric] = self._gather(metric)
+        return self._samples[metric]
 
     def rate(self, metric: Metric) -> float:
         """Return a throughput per second of the window: tokens by arrival, requests by completion."""
@@ -174,12 +167,9 @@ class Measurement:
 
     def goodput_rps(self, limits_s: dict[Metric, float]) -> float:
         """Return requests per second that ended well within every limit (ttft, tpot, e2e)."""
-        per_request = {Metric.TTFT: self._ttft_s, Metric.TPOT: _tpot_s, Metric.E2E: self._e2e_s}
 
         def is_good(record: RequestRecord) -> int:
-            return int(
-                all(np.all(per_request[metric](record) <= limit) for metric, limit in limits_s.items())
-            )
+            return int(all(_within(self._latency_s(record, each), limit) for each, limit in limits_s.items()))
 
         return self._per_second(self._completed(is_good))
 
@@ -204,14 +194,28 @@ class Measurement:
             cached_ratio=cached / prompt if prompt else 0.0,
         )
 
-    def _origin_s(self, record: RequestRecord) -> float:
-        return record.scheduled_s if self.is_open_loop or record.sent_s is None else record.sent_s
+    def _gather(self, metric: Metric) -> Samples:
+        good = [record for record in self.steady if record.failure is None and record.output_tokens]
+        if metric is Metric.ITL:
+            gaps = [_itl_s(record) for record in good]
+            owner = np.repeat([record.index for record in good], [len(each) for each in gaps])
+            return Samples(np.concatenate([*gaps, np.empty(0)]), owner.astype(np.int64))
+        values = [(self._latency_s(record, metric), record.index) for record in good]
+        known = [(value, index) for value, index in values if value is not None]
+        return Samples(
+            np.array([value for value, _ in known], dtype=np.float64),
+            np.array([index for _, index in known], dtype=np.int64),
+        )
 
-    def _ttft_s(self, record: RequestRecord) -> NDArray[np.float64]:
-        return record.chunk_times_s[:1] - self._origin_s(record)
-
-    def _e2e_s(self, record: RequestRecord) -> NDArray[np.float64]:
-        return record.chunk_times_s[-1:] - self._origin_s(record)
+    def _latency_s(self, record: RequestRecord, metric: Metric) -> float | None:
+        """Return one request's ttft, tpot or e2e; None for the tpot of a single token."""
+        first_s, last_s = float(record.chunk_times_s[0]), float(record.chunk_times_s[-1])
+        if metric is Metric.TPOT:
+            return (last_s - first_s) / (record.output_tokens - 1) if record.output_tokens > 1 else None
+        origin_s = record.sent_s
+        if self.is_open_loop or origin_s is None:
+            origin_s = record.scheduled_s
+        return (first_s if metric is Metric.TTFT else last_s) - origin_s
 
     @property
     def _length_s(self) -> float:
@@ -279,12 +283,8 @@ def join(first: Measurement, second: Measurement) -> Measurement:
     )
 
 
-def _tpot_s(record: RequestRecord) -> NDArray[np.float64]:
-    """One value, or none for a request of a single token."""
-    if record.output_tokens < 2:  # noqa: PLR2004 - one token has no gap
-        return np.empty(0)
-    duration = record.chunk_times_s[-1:] - record.chunk_times_s[:1]
-    return duration / (record.output_tokens - 1)
+def _within(value: float | None, limit: float) -> bool:
+    return value is None or value <= limit
 
 
 def _itl_s(record: RequestRecord) -> NDArray[np.float64]:

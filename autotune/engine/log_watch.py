@@ -134,9 +134,12 @@ class LogWatch:
             log.seek(self._offset)
             while block := log.read(_BYTES_PER_READ):
                 self._offset += len(block)
-                *finished, rest = _LINE_END.split(self._unfinished + block)
-                self._unfinished = rest[:_LINE_CHARACTERS]
-                yield from (_text(line) for line in finished if line)
+                yield from self._finished_lines(block)
+
+    def _finished_lines(self, block: bytes) -> list[str]:
+        *finished, rest = _LINE_END.split(self._unfinished + block)
+        self._unfinished = rest[:_LINE_CHARACTERS]
+        return [_text(line) for line in finished if line]
 
 
 def _text(line: bytes) -> str:

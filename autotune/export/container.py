@@ -71,8 +71,8 @@ def mount_option(mount: Mount) -> str:
     """Return the value of docker's --mount, whose fields are those of a CSV line."""
     fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([*fields, *(["readonly"] if mount.read_only else [])])
-    return line.getvalue()
+    csv.writer(line).writerow([*fields, *(["readonly"] if mount.read_only else [])])
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _several_advice(*, several: bool) -> tuple[str, ...]:

@@ -24,12 +24,12 @@ def evidence_file(selection: Selection) -> ExportFile:
 
 
 def launches_of(selection: Selection) -> Iterator[NumberedTrial]:
-    """Yield the exported trial and every confirmation of its candidate."""
+    """Yield the exported trial, and the other launches of its candidate."""
     own = selection.trial
     first = own.number if own.record.confirms is None else own.record.confirms
     yield own
     for trial in selection.history.trials:
-        if trial.number != own.number and trial.record.confirms == first:
+        if trial.number != own.number and first in (trial.number, trial.record.confirms):
             yield trial
 
 

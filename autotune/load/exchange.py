@@ -136,11 +136,10 @@ class _Stamps:
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Take in one event of httpcore."""
-        match event:
-            case "http11.send_request_body.complete":
-                self.attempt.sent(self._clock())
-            case "connection.connect_tcp.complete":
-                self._socket = info["return_value"]
+        if event == "http11.send_request_body.complete":
+            self.attempt.sent(self._clock())
+        elif event == "connection.connect_tcp.complete":
+            self._socket = info["return_value"]
 
     async def close_socket(self) -> None:
         """Close it again: httpcore 1.0.9 forgets a socket whose TLS handshake is cancelled."""

@@ -319,8 +319,10 @@ def _open_loop(make: Callable[[int], Request], point: LoadPoint, stream: int, se
 
 
 def _request_maker(workload: Workload, *, from_the_end: bool = False) -> Callable[[int], Request]:
+    if workload.input_tokens is not None:
+        return partial(_random_request, workload, workload.input_tokens)
     if workload.dataset is None:
-        return partial(_random_request, workload)
+        raise AssertionError("a workload has input_tokens or a dataset")
     prompts = read_dataset(workload.dataset)
     order = _generator(workload.seed, _Draw.DATASET_ORDER).permutation(len(prompts))
     if from_the_end:
@@ -328,13 +330,11 @@ def _request_maker(workload: Workload, *, from_the_end: bool = False) -> Callabl
     return partial(_dataset_request, workload, [prompts[position] for position in order.tolist()])
 
 
-def _random_request(workload: Workload, index: int) -> Request:
-    if workload.input_tokens is None:
-        raise ValueError("a workload without input_tokens has a dataset")
+def _random_request(workload: Workload, input_tokens: Length, index: int) -> Request:
     shared = workload.shared_prefix
     return Request(
         index=index,
-        input_tokens=_length(workload.input_tokens, workload.seed, _Draw.INPUT_TOKENS, index),
+        input_tokens=_length(input_tokens, workload.seed, _Draw.INPUT_TOKENS, index),
         output_tokens=_length(workload.output_tokens, workload.seed, _Draw.OUTPUT_TOKENS, index),
         prefix_group=None if shared is None else index % shared.groups,
         prefix_tokens=0 if shared is None else shared.tokens,

@@ -232,6 +232,7 @@ def _open_storage(folder: Path) -> RDBStorage:
         f"sqlite:///{folder / DATABASE_FILE}", engine_kwargs={"connect_args": {"timeout": 30}}
     )
     event.listen(storage.engine, "connect", _use_write_ahead_log)
+    storage.engine.dispose()  # the connection that made the tables was opened without the listener
     return storage
 
 

@@ -77,7 +77,11 @@ def test_requests_that_ran_out_before_the_time_are_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    "load", [replace(LOAD, stop_after_s=0.9), replace(LOAD, requests=LOAD.requests * 2, stop_after_s=30.0)]
+    "load",
+    [
+        replace(LOAD, stop_after_s=0.9),
+        replace(LOAD, requests=[*LOAD.requests, *LOAD.requests], stop_after_s=30.0),
+    ],
 )
 def test_a_run_that_lasted_is_valid(load: OfferedLoad) -> None:
     assert invalid_reason(result(), load) is None

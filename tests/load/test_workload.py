@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def ids(offered: OfferedLoad) -> list[tuple[int, ...]]:
     return [request.token_ids or () for request in offered.requests]
 
 
-def write_dataset(folder: Path, *lines: dict[str, object]) -> Path:
+def write_dataset(folder: Path, *lines: Mapping[str, object]) -> Path:
     path = folder / "prompts.jsonl"
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
     return path

@@ -56,7 +56,7 @@ TWO_OBJECTIVES = {
 }
 
 
-def make_study(space: Mapping[str, Any] = {}, slo: Mapping[str, Any] = {}) -> Study:  # noqa: B006 - never changed
+def make_study(space: Mapping[str, Any] = {}, slo: Mapping[str, Any] = {}) -> Study:
     return Study(
         name="r1",
         space=SearchSpace.model_validate({**SPACE, **space}),
@@ -225,7 +225,6 @@ def confirmed(
 
 
 def answered(
-    study: Study,
     kind: AnswerKind,
     winner: int | None,
     baseline: Confirmed | None,
@@ -243,8 +242,8 @@ def answered(
 
 
 def improved(
-    space: Mapping[str, Any] = {},  # noqa: B006 - never changed
-    slo: Mapping[str, Any] = {},  # noqa: B006 - never changed
+    space: Mapping[str, Any] = {},
+    slo: Mapping[str, Any] = {},
     *,
     is_simulated: bool = False,
 ) -> StudyHistory:
@@ -262,7 +261,6 @@ def improved(
         trial(study, 8, FASTER, 1120.0, 7.2, role=Role.CONFIRMATION, confirms=2, is_simulated=is_simulated),
     ]
     answer = answered(
-        study,
         AnswerKind.IMPROVED,
         2,
         confirmed(study, 0, 1000.0, 8.1),
@@ -277,7 +275,6 @@ def kept() -> StudyHistory:
     study = make_study()
     gain = Gain(estimate=0.01, low=-0.02, high=0.04)
     answer = answered(
-        study,
         AnswerKind.KEEP_BASELINE,
         0,
         confirmed(study, 0, 1000.0, 8.0),
@@ -298,7 +295,7 @@ def nothing_meets() -> StudyHistory:
         trial(study, 1, FASTER, 1100.0, 12.0),
         failed(2, FailureKind.CRASHED, "Segmentation fault"),
     ]
-    return history(study, *trials, answer=answered(study, AnswerKind.NOTHING_MEETS, None, None))
+    return history(study, *trials, answer=answered(AnswerKind.NOTHING_MEETS, None, None))
 
 
 def not_confirmed() -> StudyHistory:
@@ -309,7 +306,6 @@ def not_confirmed() -> StudyHistory:
         trial(study, 1, FASTER, 1100.0, 7.0),
     ]
     answer = answered(
-        study,
         AnswerKind.NOT_CONFIRMED,
         None,
         confirmed(study, 0, 1000.0, 8.0),

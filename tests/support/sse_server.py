@@ -19,7 +19,7 @@ class Fault(StrEnum):
     LONG_ERROR_PAGE = "long_error_page"
     DROPPED = "dropped"
     SLOW_HEADERS = "slow_headers"
-    HANG_BEFORE_TOKEN = "hang_before_token"
+    HANG_AT_FIRST = "hang_at_first"
     HANG_IN_STREAM = "hang_in_stream"
     HANG_AFTER_DONE = "hang_after_done"
     CUT = "cut"
@@ -115,6 +115,8 @@ class SseServer:
                 return False
             case Fault.SLOW_HEADERS:
                 await peer.hang()
+            case _:
+                pass
         return await self._stream(peer, seen, fault)
 
     async def _stream(self, peer: Peer, seen: Seen, fault: Fault) -> bool:
@@ -124,7 +126,7 @@ class SseServer:
             "transfer-encoding: chunked\r\n\r\n".encode()
         )
         await peer.writer.drain()
-        if fault is Fault.HANG_BEFORE_TOKEN:
+        if fault is Fault.HANG_AT_FIRST:
             await peer.hang()
         events = events_of(seen.path, seen.body, short=fault in {Fault.SHORT, Fault.SHORT_CUT_AFTER_DONE})
         for number, event in enumerate(events):
@@ -260,6 +262,8 @@ async def _survives(peer: Peer, event: bytes, fault: Fault) -> bool:
             await _chunk(
                 peer.writer, b"data: " + json.dumps({"text": "", "meta_info": about}).encode() + b"\n\n"
             )
+        case _:
+            pass
     return True
 
 

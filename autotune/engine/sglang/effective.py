@@ -4,7 +4,7 @@ In: the page's JSON (0.5.16 and 0.5.23 differ only in which arguments there are)
 Pure, but for the catalogue's file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autotune.engine.dialect import EffectiveFlags
@@ -18,17 +18,18 @@ _NO_ARGUMENTS = {
     "launch_command",
     "max_total_num_tokens",
     "max_req_input_len",
+    "internal_states",
     "frontend",
+    "kv_events",
 }
-
 _SECRETS = {"api_key", "admin_api_key", "ssl_keyfile_password", "watermark_key", "watermark_key_b"}
 
 
 def parse_effective(info: Mapping[str, Any]) -> EffectiveFlags:
     """Return the resolved value of every scalar argument, by flag name.
 
-    The running limit stands in for max-running-requests where the argument was left to the engine; with
-    attention data parallelism it is that of one rank.
+    Where max-running-requests or a graph's limit was left to the engine, what it chose stands in; with
+    attention data parallelism the running limit is that of one rank.
     """
     version = _text(info.get("version"))
     catalogue = load_catalogue(version or "")
@@ -41,8 +42,22 @@ def parse_effective(info: Mapping[str, Any]) -> EffectiveFlags:
     }
     if flags.get("max-running-requests") is None and limit is not None:
         flags["max-running-requests"] = limit
+    for name, value in _graph_flags(info.get("cuda_graph_config")):
+        flags[name] = value if flags.get(name) is None else flags[name]
     tokens = _whole(info.get("max_total_num_tokens"))
     return EffectiveFlags(flags=flags, kv_tokens=tokens, running_limit=limit, version=version)
+
+
+def _graph_flags(config: object) -> Iterator[tuple[str, FlagValue]]:
+    """Yield what was chosen for each phase's CUDA graphs; without graphs there is no limit."""
+    phases = config if isinstance(config, dict) else {}
+    for phase in ("decode", "prefill"):
+        chosen = phases.get(phase, {})
+        backend, limit = chosen.get("backend"), chosen.get("max_bs")
+        if backend is not None:
+            yield f"cuda-graph-backend-{phase}", backend
+        if limit is not None and backend != "disabled":
+            yield f"cuda-graph-max-bs-{phase}", limit
 
 
 def _is_argument(value: object) -> bool:

@@ -1,4 +1,6 @@
 import argparse
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -76,14 +78,11 @@ def test_a_flag_that_is_on_by_default_is_switched_off_by_its_negation() -> None:
 
 
 def test_a_flag_that_is_on_by_default_without_a_negation_cannot_be_switched_off(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    catalogue = f"{tmp_path}/sglang-0.9.0.json"
-    with open(catalogue, "w", encoding="utf-8") as file:
-        file.write(
-            '{"engine": "sglang", "version": "0.9.0", "source": "test", '
-            '"flags": {"always": {"type": "bool", "default": true}}}'
-        )
+    flags = {"always": {"type": "bool", "default": True}}
+    catalogue = {"engine": "sglang", "version": "0.9.0", "source": "test", "flags": flags}
+    (tmp_path / "sglang-0.9.0.json").write_text(json.dumps(catalogue))
     monkeypatch.setenv("AUTOTUNE_CATALOGUES", str(tmp_path))
     with pytest.raises(ConfigError, match="no flag to switch it off"):
         argv(space(version="0.9.0"), always=False)

@@ -14,7 +14,12 @@ def page(version: str, **fields: object) -> dict[str, Any]:
         "max_running_requests": None,
         "fp8_gemm_runner_backend": "auto",
         "cuda_graph_bs_decode": None,
-        "cuda_graph_config": {"decode": {"max_bs": 256, "bs": [1, 2, 4]}},
+        "cuda_graph_backend_prefill": None,
+        "cuda_graph_max_bs_decode": None,
+        "cuda_graph_config": {
+            "decode": {"backend": "full", "max_bs": 256, "bs": [1, 2, 4]},
+            "prefill": {"backend": "disabled", "max_bs": 8192},
+        },
         "api_key": "secret",
         "status": "ready",
         "max_total_num_tokens": 410620,
@@ -73,3 +78,13 @@ def test_what_the_page_does_not_tell_is_none() -> None:
     effective = SGLANG.parse_effective({"internal_states": [], "max_total_num_tokens": True})
     assert (effective.version, effective.kv_tokens, effective.running_limit) == (None, None, None)
     assert effective.flags == {}
+
+
+def test_what_was_chosen_for_graphs_is_shown_as_flags() -> None:
+    flags = SGLANG.parse_effective(page("0.5.23")).flags
+    assert flags["cuda-graph-max-bs-decode"] == 256
+    assert flags["cuda-graph-backend-decode"] == "full"
+    assert flags["cuda-graph-backend-prefill"] == "disabled"
+    assert flags.get("cuda-graph-max-bs-prefill") is None
+    asked = SGLANG.parse_effective(page("0.5.23", cuda_graph_max_bs_decode=64)).flags
+    assert asked["cuda-graph-max-bs-decode"] == 64

@@ -2,6 +2,7 @@ import argparse
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +85,6 @@ def test_the_installed_engine_is_asked(
 
 
 def test_the_generator_needs_nothing_but_the_standard_library() -> None:
-    with open(generate_catalogue.__file__, encoding="utf-8") as source:
-        imports = [line.split()[1] for line in source if line.startswith(("import ", "from "))]
+    source = Path(generate_catalogue.__file__).read_text()
+    imports = [line.split()[1] for line in source.splitlines() if line.startswith(("import ", "from "))]
     assert {name.partition(".")[0] for name in imports} <= sys.stdlib_module_names

@@ -1,0 +1,129 @@
+import pytest
+
+from autotune.engine.failure import FailureKind
+from autotune.record import Outcome, Role
+from autotune.report import findings
+from autotune.search.confirmation import AnswerKind, NumberedTrial
+from autotune.slo import Decision
+from autotune.space import Candidate
+from tests.support import histories as made
+
+
+def numbers(trials: object) -> list[int]:
+    assert isinstance(trials, tuple)
+    return [trial.number for trial in trials]
+
+
+def test_one_simulated_record_makes_the_study_simulated() -> None:
+    assert findings.is_simulated(made.improved(is_simulated=True))
+    assert not findings.is_simulated(made.improved())
+    study = made.make_study()
+    assert findings.is_simulated(made.history(study, made.trial(study, 0, {}, 1.0, 1.0, is_simulated=True)))
+
+
+def test_a_simulated_answer_without_records_is_simulated() -> None:
+    study = made.make_study()
+    answer = made.answered(AnswerKind.NOTHING_MEETS, None, None, is_simulated=True)
+    assert findings.is_simulated(made.history(study, answer=answer))
+
+
+def test_the_baseline_is_the_one_that_was_measured() -> None:
+    study = made.make_study()
+    broken = made.failed(0, FailureKind.CRASHED, "gone", candidate={})
+    broken = NumberedTrial(0, broken.record.model_copy(update={"role": Role.BASELINE}))
+    again = made.trial(study, 1, {}, 1000.0, 8.0, role=Role.BASELINE)
+    for trials, number in (((broken,), 0), ((broken, again), 1), ((again, broken), 1)):
+        baseline = findings.baseline_of(made.history(study, *trials))
+        assert baseline is not None
+        assert baseline.number == number
+
+
+def test_fresh_launches_overrule_the_search() -> None:
+    history = made.not_confirmed()
+    finalist = history.trials[1]
+    assert finalist.record.verdict is not None
+    assert finalist.record.verdict.decision is Decision.MET
+    assert findings.decision_of(history, finalist) is Decision.MISSED
+
+
+def test_a_confirmation_stands_for_the_candidate_it_launches_again() -> None:
+    history = made.improved()
+    again = findings.trial_of(history, 8)
+    assert again is not None
+    confirmed = findings.confirmed_of(history, again)
+    assert confirmed is not None
+    assert confirmed.trial == 2
+
+
+def test_what_was_not_measured_has_no_decision() -> None:
+    history = made.improved()
+    assert findings.decision_of(history, history.trials[3]) is None
+
+
+def test_the_measured_candidates_leave_confirmations_out() -> None:
+    assert numbers(findings.measured(made.improved())) == [0, 1, 2]
+
+
+def test_leaders_are_those_that_meet_the_slo_and_then_the_nearest() -> None:
+    assert numbers(findings.leaders(made.unfinished(), 5)) == [1, 0, 2]
+    assert numbers(findings.leaders(made.nothing_meets(), 5)) == [1, 0]
+    assert numbers(findings.leaders(made.unfinished(), 1)) == [1]
+
+
+def test_the_nearest_candidate_misses_by_the_least() -> None:
+    near = findings.nearest(made.nothing_meets())
+    assert near is not None
+    assert near.number == 1
+    assert findings.nearest(made.empty()) is None
+
+
+def test_a_candidate_whose_fresh_launches_all_failed_is_the_farthest() -> None:
+    study = made.make_study()
+    lost = made.confirmed(study, 1, 1100.0, 7.0, failed_launches=2).model_copy(update={"values": ()})
+    answer = made.answered(AnswerKind.NOTHING_MEETS, None, None, lost)
+    trials = [made.trial(study, 0, {}, 1000.0, 15.0), made.trial(study, 1, made.FASTER, 1100.0, 7.0)]
+    near = findings.nearest(made.history(study, *trials, answer=answer))
+    assert near is not None
+    assert near.number == 0
+
+
+def test_the_front_holds_what_no_candidate_that_meets_the_slo_dominates() -> None:
+    assert findings.front(made.pareto()) == {1, 2}
+    assert findings.front(made.nothing_meets()) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("candidate", "changed"),
+    [
+        ({}, {}),
+        (made.FASTER, made.FASTER),
+        ({"other": 1, "schedule-policy": "lpm"}, {"schedule-policy": "lpm", "other": 1}),
+    ],
+)
+def test_differences_are_the_flags_that_the_baseline_sets_otherwise(
+    candidate: dict[str, object], changed: dict[str, object]
+) -> None:
+    found = findings.differences(made.improved(), Candidate.of(candidate))  # type: ignore[arg-type]  # made up
+    assert list(found.items()) == list(changed.items())
+
+
+def test_a_flag_that_only_the_baseline_sets_is_a_difference_too() -> None:
+    history = made.history(made.make_study({"baseline": {"schedule-policy": "lpm"}}))
+    assert findings.differences(history, Candidate.of({})) == {"schedule-policy": None}
+
+
+def test_failures_come_by_kind_and_the_frequent_ones_first() -> None:
+    kinds = findings.failures_by_kind(made.improved())
+    assert {kind: numbers(trials) for kind, trials in kinds.items()} == {
+        "no_kv_memory": [3, 4],
+        "infeasible": [5],
+        "invalid": [6],
+    }
+    assert next(iter(kinds)) == "no_kv_memory"
+
+
+def test_a_trial_without_an_engine_gives_its_reason_as_the_decisive_line() -> None:
+    record = made.without_engine(1, Outcome.INTERRUPTED, "the controller ended").record
+    assert findings.failure_kind(record) == "interrupted"
+    assert findings.failure_line(record) == "the controller ended"
+    assert findings.failure_line(record.model_copy(update={"reason": None})) == ""

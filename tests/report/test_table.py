@@ -1,0 +1,84 @@
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from autotune.report.table import columns, trials_frame, write_csv
+from tests.support import histories as made
+
+
+def test_every_trial_is_a_row_with_flags_objectives_and_statistics() -> None:
+    frame = trials_frame(made.improved())
+    row = frame.set_index("number").loc[2]
+    assert len(frame) == 9
+    assert row["--chunked-prefill-size"] == 8192
+    assert row["--schedule-policy"] == "lpm"
+    assert row["maximise output_throughput at concurrency 50"] == 1130.0
+    assert row["ttft_p95_s at concurrency 50"] == 7.0
+    assert row["ttft_p50_s at concurrency 100"] == pytest.approx(14 / 3)
+    assert row["output_throughput_tps at concurrency 100"] == pytest.approx(1356.0)
+    assert row["kv_tokens"] == 412345
+    assert row["running_limit"] == 78
+    assert row["launch_duration_s"] == 412.0
+
+
+def test_the_verdict_and_its_margin_are_those_of_the_fresh_launches() -> None:
+    row = trials_frame(made.improved()).set_index("number").loc[2]
+    assert row["verdict"] == "met"
+    assert row["binding_ceiling"] == "ttft p95 < 10s at concurrency 50"
+    assert row["margin_ratio"] == pytest.approx(0.28)
+
+
+def test_what_a_failed_trial_does_not_have_is_missing_not_zero() -> None:
+    frame = trials_frame(made.improved()).set_index("number")
+    assert frame.loc[3, "failure"] == "no_kv_memory"
+    assert frame.loc[5, "outcome"] == "infeasible"
+    assert frame.loc[3, ["verdict", "kv_tokens", "ttft_p95_s at concurrency 50"]].isna().all()
+    assert frame["kv_tokens"].dtype == "Int64"
+
+
+def test_both_objectives_have_a_column() -> None:
+    frame = trials_frame(made.pareto())
+    assert frame["minimise ttft p95 at concurrency 50"].tolist() == [8.0, 4.0, 9.0, 5.0]
+    assert frame["maximise output_throughput at concurrency 50"].tolist() == [700.0, 900.0, 1100.0, 850.0]
+
+
+def test_a_study_without_trials_has_the_columns_and_no_row() -> None:
+    frame = trials_frame(made.empty())
+    assert frame.empty
+    assert {"number", "outcome", "--schedule-policy", "error_ratio at concurrency 50"} <= set(frame.columns)
+
+
+def test_the_csv_file_reads_back_as_the_frame(tmp_path: Path) -> None:
+    history = made.improved()
+    write_csv(history, tmp_path / "trials.csv")
+    text = (tmp_path / "trials.csv").read_text(encoding="utf-8")
+    read = pd.read_csv(io.StringIO(text))
+    frame = trials_frame(history)
+    assert list(read.columns) == list(frame.columns)
+    assert read["number"].tolist() == frame["number"].tolist()
+    assert read["maximise output_throughput at concurrency 50"].dropna().tolist() == [
+        1000.0,
+        900.0,
+        1130.0,
+        1001.0,
+        1120.0,
+    ]
+
+
+def test_a_list_flag_is_written_as_words() -> None:
+    study = made.make_study()
+    history = made.history(study, made.trial(study, 0, {"schedule-policy": (1, 2, 4)}, 1000.0, 8.0))
+    assert trials_frame(history)["--schedule-policy"].tolist() == ["1 2 4"]
+
+
+def test_cells_are_shown_with_units() -> None:
+    history = made.improved()
+    shown = {column.name: column.text(history.trials[2]) for column in columns(history)}
+    assert shown["ttft_p95_s at concurrency 50"] == "7.00 s"
+    assert shown["margin_ratio"] == "28.0 %"
+    assert shown["kv_tokens"] == "412,345"
+    assert shown["launch_duration_s"] == "6 min 52 s"
+    assert shown["is_simulated"] == "false"
+    assert shown["failure"] == "-"
