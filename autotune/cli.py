@@ -45,7 +45,7 @@ Launcher = Annotated[
 def main() -> None:
     """Run the command line; turn errors into one message and an exit code."""
     try:
-        app()
+        app(prog_name="autotune")
     except AutotuneError as error:
         print(f"autotune: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

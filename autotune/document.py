@@ -102,19 +102,25 @@ def read_document(path: Path) -> Document:
     return Document(path, yaml.load(text, Loader=yaml.SafeLoader), lines)
 
 
-def to_yaml(model: BaseModel) -> str:
-    """Return the model as YAML that `read_document` reads back to an equal model."""
-    data = model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
-
-
 class _CautiousDumper(yaml.SafeDumper):
-    """Quotes also the strings that only readers of YAML 1.2 take for numbers: 1e3, 0o17."""
+    """Quotes what only YAML 1.2 takes for a number (1e3, 0o17), and escapes Unicode's line breaks."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Return a string's node, in double quotes where only those can carry it."""
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+_CautiousDumper.add_representer(str, _CautiousDumper.represent_text)
 _CautiousDumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+[eE][-+]?\d+|0o[0-7]+)$"), list("-+0123456789")
 )
+
+
+def to_yaml(model: BaseModel) -> str:
+    """Return the model as YAML that `read_document` reads back to an equal model."""
+    data = model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return str(yaml.dump(data, Dumper=_CautiousDumper, sort_keys=False, allow_unicode=True, width=100))
 
 
 def dump_yaml(data: Mapping[str, object]) -> str:

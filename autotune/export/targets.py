@@ -5,6 +5,7 @@ In: a `StudyHistory` and a `Target`. Out: files to be written, EVIDENCE.md alway
 
 from enum import StrEnum
 
+from autotune.errors import ConfigError, did_you_mean
 from autotune.export.compose import compose_files
 from autotune.export.config import config_files
 from autotune.export.docker import docker_files
@@ -22,6 +23,18 @@ class Target(StrEnum):
     COMPOSE = "compose"
     SGLANG_CONFIG = "sglang-config"
     JSON = "json"
+
+
+def parse_target(text: str) -> Target:
+    """Return the target of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if text in set(Target):
+        return Target(text)
+    hint = did_you_mean(text, Target) or ""
+    raise ConfigError(f"--to {text}: there are {', '.join(Target)}. {hint}".rstrip())
 
 
 def export(

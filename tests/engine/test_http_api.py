@@ -37,7 +37,7 @@ def serving(script: Script) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815 - the base class calls it so
 
         def log_message(self, *_: object) -> None:
             pass

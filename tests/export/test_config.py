@@ -68,7 +68,21 @@ def test_no_word_changes_on_its_way_through_the_file(model: str, name: str) -> N
 
 
 def test_numbers_and_words_that_look_like_them_survive() -> None:
-    for word in ("1e3", "1e-05", "007", "1.50", "0o17", "yes", "null", "1_000", "1:30", "inf", "1e400"):
+    for word in (
+        "1e3",
+        "1e-05",
+        "007",
+        "1.50",
+        "0o17",
+        "yes",
+        "null",
+        "1_000",
+        "1:30",
+        "inf",
+        "1e400",
+        "\x85",
+        "a\u2028b",
+    ):
         space: Mapping[str, object] = {"flags": {"served-model-name": word}}
         assert together(space, 0)[1] == planned(space, 0)
 

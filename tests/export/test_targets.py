@@ -1,4 +1,5 @@
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ import yaml
 from autotune import __version__
 from autotune.engine.failure import FailureKind
 from autotune.errors import ConfigError
-from autotune.export.file import ExportFile, comments
+from autotune.export.file import ExportFile, comments, write_files
 from autotune.export.selection import RefusedExport
-from autotune.export.targets import Target, export
+from autotune.export.targets import Target, export, parse_target
 from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
 
@@ -140,3 +141,21 @@ def test_hostile_log_lines_stay_inside_comments_and_code() -> None:
     page = found["EVIDENCE.md"].text
     assert "\n# big" not in page
     assert "**````DOES NOT MEET ITS SLO" in page
+
+
+def test_a_target_is_named_as_it_is_spelled() -> None:
+    assert [parse_target(str(target)) for target in Target] == list(Target)
+    with pytest.raises(
+        ConfigError, match=r"there are docker, compose, sglang-config, json\. Did you mean 'docker'"
+    ):
+        parse_target("dokcer")
+    with pytest.raises(ConfigError, match=r"sglang-config, json\.$"):
+        parse_target("helm")
+
+
+def test_files_are_written_and_scripts_can_be_run(tmp_path: Path) -> None:
+    files = export(made.improved(), Target.DOCKER)
+    paths = write_files(files, tmp_path / "out")
+    assert [path.name for path in paths] == ["run-node0.sh", "EVIDENCE.md"]
+    assert [path.read_text(encoding="utf-8") for path in paths] == [file.text for file in files]
+    assert [os.access(path, os.X_OK) for path in paths] == [True, False]

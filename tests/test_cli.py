@@ -1,0 +1,187 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autotune import __version__
+from autotune.cli import main
+
+INPUTS = ("search_spaces/llama-8b-1xh100.yaml", "slo/ttft-p95-10s-at-50.yaml")
+STUDY = "llama-8b-1xh100--ttft-p95-10s-at-50"
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["autotune", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulated study that was run to its end."""
+    folder = tmp_path_factory.mktemp("runs")
+    program = "from autotune.cli import main; main()"
+    command = ["tune", *INPUTS, "--launcher", "simulated", "--trials", "4", "--finalists", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command, "--runs", str(folder)],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "SIMULATED" in done.stdout
+    return folder
+
+
+def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_tuning_again_goes_on_with_the_same_study(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    arguments = ["--launcher", "simulated", "--trials", "4", "--finalists", "1", "--runs", str(runs)]
+
+    assert _run(monkeypatch, "tune", *INPUTS, *arguments) == 0
+
+    told = capsys.readouterr().out
+    assert "trial   1" not in told
+    assert "answer" in told
+
+
+def test_other_inputs_under_the_same_name_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    arguments = ["--launcher", "simulated", "--seed", "5", "--runs", str(runs)]
+
+    assert _run(monkeypatch, "tune", *INPUTS, *arguments) == 4
+    assert "'seed' differs" in capsys.readouterr().err
+
+
+def test_a_report_is_shown_and_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
+    html, csv = tmp_path / "r.html", tmp_path / "t.csv"
+
+    code = _run(monkeypatch, "report", STUDY, "--runs", str(runs), "--html", str(html), "--csv", str(csv))
+
+    assert code == 0
+    assert "SIMULATED" in capsys.readouterr().out
+    assert "SIMULATED" in html.read_text()
+    assert len(csv.read_text().splitlines()) == 9
+
+
+def test_a_study_can_be_named_by_its_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    assert _run(monkeypatch, "report", str(runs / STUDY)) == 0
+    assert "answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["docker", "compose", "sglang-config", "json"])
+def test_the_confirmed_candidate_is_exported_with_its_evidence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: Path,
+    tmp_path: Path,
+    target: str,
+) -> None:
+    code = _run(monkeypatch, "export", STUDY, "--to", target, "--out", str(tmp_path), "--runs", str(runs))
+
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0
+    assert all(path.exists() for path in written)
+    assert "EVIDENCE.md" in {path.name for path in written}
+    assert "simulated" in (tmp_path / "EVIDENCE.md").read_text().lower()
+
+
+def test_an_unknown_target_names_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    assert _run(monkeypatch, "export", STUDY, "--to", "helm", "--runs", str(runs)) == 2
+    assert "compose" in capsys.readouterr().err
+
+
+def test_a_plan_shows_the_launch_of_every_node_and_what_a_night_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "search_spaces/deepseek-r1-2x8h100.yaml"
+
+    assert _run(monkeypatch, "plan", space, INPUTS[1], "--launcher", "simulated") == 0
+
+    told = capsys.readouterr().out
+    assert "--node-rank 0" in told
+    assert "--node-rank 1" in told
+    assert "SIMULATED: 8 hours hold" in told
+
+
+def test_a_check_finds_nothing_wrong_with_a_simulated_study(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch, "check", *INPUTS, "--launcher", "simulated") == 0
+    assert "no problem found" in capsys.readouterr().out
+
+
+def test_a_check_tells_all_problems_at_once_and_a_launcher_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+    assert _run(monkeypatch, "check", *INPUTS) == 3
+
+    told = capsys.readouterr().out
+    assert "'docker' is not in this version" in told
+    assert "HF_TOKEN is not set" in told
+
+
+@pytest.mark.parametrize("kind", ["space", "slo"])
+def test_a_schema_is_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    assert _run(monkeypatch, "schema", kind) == 0
+    assert "properties" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["schema", "studies"], "there are space, slo"),
+        (["tune", *INPUTS], "'docker' is not in this version"),
+        (["tune", *INPUTS, "--launcher", "dockr"], "there are docker, process, simulated"),
+        (["tune", *INPUTS, "--launcher", "simulated", "--sampler", "grid"], "there are tpe, random"),
+        (["tune", *INPUTS, "--launcher", "simulated", "--until", "7 am"], "a time of day such as 07:00"),
+        (["tune", *INPUTS, "--launcher", "simulated", "--study", "a/b"], "a name has letters"),
+        (["tune", "none.yaml", INPUTS[1]], "none.yaml:1: no such file"),
+        (["tune", "--trials", "0", *INPUTS], "Invalid value for '--trials'"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_one_message_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert _run(monkeypatch, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_a_study_that_does_not_exist_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert _run(monkeypatch, "report", "nothing", "--runs", str(tmp_path)) == 4
+    assert "holds no study" in capsys.readouterr().err
+
+
+def test_a_time_of_day_bounds_a_study(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["--launcher", "simulated", "--hours", "0.2", "--until", "00:00", "--runs", str(tmp_path)]
+
+    code = _run(monkeypatch, "tune", *INPUTS, *arguments)
+
+    assert code in (0, 1)
+    assert "trial   0" in capsys.readouterr().out
