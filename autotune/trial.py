@@ -33,6 +33,9 @@ ERROR_RATE = 0.05
 LOOKS = 3
 """How often an undecided load point is measured at most; the looks share the error rate evenly."""
 
+VALID_ATTEMPTS = 3
+"""How often a measurement that the load generator spoilt is tried on one engine."""
+
 OnPhase: TypeAlias = Callable[[str], None]
 FindTwin: TypeAlias = Callable[[EffectiveFlags], tuple[int, TrialRecord] | None]
 
@@ -189,29 +192,51 @@ class _TrialRun:
             _raise_failure(engine)
 
     def _measure(self, point: LoadPoint, endpoint: Endpoint, engine: RunningEngine, look: int) -> None:
-        """Measure once more, on an empty cache, and add it to what is known of the load point."""
+        """Measure once more and add it to what is known of the load point.
+
+        A measurement that is not valid is repeated on the same engine: a launch costs far more.
+        """
+        reason = None
+        for _ in range(VALID_ATTEMPTS):
+            result, reason = self._offer(point, endpoint, engine, look)
+            if reason is None:
+                self._add(point, result, look)
+                return
+            self.on_phase(f"load: {point.label}, again: {reason}")
+        raise LoadError(f"{point.label}: {reason}")
+
+    def _offer(
+        self, point: LoadPoint, endpoint: Endpoint, engine: RunningEngine, look: int
+    ) -> tuple[LoadResult, str | None]:
+        """Load an engine whose cache is empty; return what came of it and why it is not valid, if so."""
         engine.flush_cache()
         offered = offer(self.study.slo.workload, point, salt=self._salt(point, look))
         result = endpoint.run(offered)
+        write_records(self._raw_file(point, f"-{look}"), result)
+        _raise_failure(engine)
+        return result, invalid_reason(result, offered)
+
+    def _add(self, point: LoadPoint, result: LoadResult, look: int) -> None:
+        """Keep the records of all looks in one file, and derive the load point's numbers from them."""
         measurement = measure(result.records, concurrency=point.concurrency)
         if look:
             measurement = join(self.measurements[point.label], measurement)
-        file = f"trials/{self.order.name}/{point.label.replace(' ', '-')}.npz"
-        digest = write_records(
-            self.folder / file, LoadResult(records=measurement.records, client=result.client)
-        )
-        _raise_failure(engine)
-        if (reason := invalid_reason(result, offered)) is not None:
-            raise LoadError(f"{point.label}: {reason}")
+        path = self._raw_file(point)
+        digest = write_records(path, LoadResult(records=measurement.records, client=result.client))
+        self._raw_file(point, f"-{look}").unlink()
         self.measurements[point.label] = measurement
         self.points[point.label] = PointRecord(
             load=point.label,
             summary=measurement.summary(),
             goodput_rps=measurement.goodput_rps(self.study.slo.request_limits_s(point.label)),
             client=_client_record(result.client),
-            file=file,
+            file=str(path.relative_to(self.folder)),
             sha256=digest,
         )
+
+    def _raw_file(self, point: LoadPoint, suffix: str = "") -> Path:
+        name = point.label.replace(" ", "-")
+        return self.folder / "trials" / self.order.name / f"{name}{suffix}.npz"
 
     def _salt(self, point: LoadPoint, look: int) -> int:
         """A number of its own for every look, so that no prompt meets its twin in a cache."""

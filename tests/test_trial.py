@@ -13,6 +13,7 @@ from autotune.trial import FindTwin, TrialOrder, run_trial
 from tests.support.scripted import CRASH, NO_KV, Script, ScriptedLauncher
 from tests.support.trials import STUDY
 
+OVERLOADED = ClientHealth(loop_lag_p99_s=9.0, cpu_ratio=1.0, peak_in_flight=4)
 ORDER = TrialOrder(7, Role.SEARCH, Candidate.of({"max-running-requests": 16}), None, measure_all=False)
 
 
@@ -89,18 +90,29 @@ def test_an_engine_that_dies_under_load_is_a_failure_and_its_records_are_kept(tm
     assert record.outcome is Outcome.FAILED
     assert record.failure is not None
     assert record.failure.kind is FailureKind.CRASHED
-    assert (tmp_path / "trials/0007/concurrency-4.npz").exists()
+    assert (tmp_path / "trials/0007/concurrency-4-0.npz").exists()
 
 
 def test_a_client_that_cannot_keep_up_makes_a_trial_invalid_not_slow(tmp_path: Path) -> None:
-    overloaded = ClientHealth(loop_lag_p99_s=9.0, cpu_ratio=1.0, peak_in_flight=4)
-
-    record = _run(ScriptedLauncher(lambda *_: Script(client=overloaded)), tmp_path)
+    record = _run(ScriptedLauncher(lambda *_: Script(client=OVERLOADED)), tmp_path)
 
     assert record.outcome is Outcome.INVALID
     assert record.reason is not None
     assert "concurrency 4" in record.reason
     assert record.objectives is None
+    assert not record.points
+
+
+def test_an_invalid_measurement_is_repeated_on_the_same_engine(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(gap_s=0.5, client=OVERLOADED, overloaded_runs=2))
+    phases: list[str] = []
+
+    record = _run(launcher, tmp_path, phases=phases)
+
+    assert record.outcome is Outcome.MEASURED
+    assert launcher.log.count("launch") == 1
+    assert phases[2].startswith("load: concurrency 4, again: ")
+    assert [path.name for path in (tmp_path / "trials/0007").iterdir()] == ["concurrency-4.npz"]
 
 
 def test_the_engine_is_torn_down_when_the_trial_is_interrupted(tmp_path: Path) -> None:

@@ -93,7 +93,6 @@ class Knowledge(Frozen):
     minimum: dict[str, float] = Field(default_factory=dict)
     maximum: dict[str, float] = Field(default_factory=dict)
     dead: dict[str, str] = Field(default_factory=dict)
-    deprecated: dict[str, str] = Field(default_factory=dict)
     reserved: dict[str, str] = Field(default_factory=dict)
     refused: dict[str, dict[str, str]] = Field(default_factory=dict)
     removed: dict[str, str] = Field(default_factory=dict)
@@ -104,7 +103,6 @@ class Knowledge(Frozen):
             "minimum": self.minimum,
             "maximum": self.maximum,
             "dead": self.dead,
-            "deprecated": self.deprecated,
             "reserved": self.reserved,
             "refused": self.refused,
         }

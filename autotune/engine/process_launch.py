@@ -168,11 +168,18 @@ class Launch:
             raise EngineError(self.failure() or self.unresponsive(error)) from error
 
     def vocabulary_size(self) -> int:
-        """Return how many tokens the model knows, or a number below that if the engine does not tell."""
+        """Return how many tokens the model knows, or a number below that if the engine does not tell.
+
+        Raises:
+            EngineError: the engine has died.
+        """
         try:
             return self.api.vocabulary_size() or _SAFE_VOCABULARY
         except NoAnswerError as error:
-            raise EngineError(self.failure() or self.unresponsive(error)) from error
+            failure = self.failure()
+            if failure is not None:
+                raise EngineError(failure) from error
+            return _SAFE_VOCABULARY
 
     def phases_s(self) -> dict[StartPhase, float]:
         """Return the seconds spent in each phase that has ended."""

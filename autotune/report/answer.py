@@ -47,6 +47,8 @@ def answer_text(history: StudyHistory) -> str:
 def headline(history: StudyHistory) -> str:
     """Return the answer in one line."""
     match history.answer.kind if history.answer else None:
+        case AnswerKind.IMPROVED if _baseline_misses(history):
+            return "Improved: a candidate meets the SLO, which the baseline does not."
         case AnswerKind.IMPROVED:
             return "Improved: a better candidate than the baseline meets the SLO."
         case AnswerKind.KEEP_BASELINE:
@@ -150,21 +152,28 @@ def _winner_lines(history: StudyHistory) -> Iterator[str]:
         mean = sum(confirmed.values) / len(confirmed.values)
         value = metric_value(goal.quantity.metric, mean)
         yield f"{goal.quantity}: {value} on average over {len(confirmed.values)} fresh launches."
-    yield from _gain_lines(answer)
+    yield from _gain_lines(history, answer)
     if answer.binding is not None:
         yield f"The ceiling that binds is {margin_text(answer.binding)}."
 
 
-def _gain_lines(answer: Answer) -> Iterator[str]:
+def _gain_lines(history: StudyHistory, answer: Answer) -> Iterator[str]:
     certainty = percent(1 - answer.error_rate, 2)
     confirmed = answer.confirmed_winner
+    if _baseline_misses(history) and answer.baseline is not None:
+        binding = answer.baseline.verdict.binding
+        yield f"The baseline does not meet it{f': {margin_text(binding)}' if binding else ''}."
     if confirmed is not None and confirmed.gain is not None:
         yield f"Gain over the baseline: {gain_text(confirmed.gain)}, with {certainty} certainty."
-    elif answer.kind is AnswerKind.IMPROVED and answer.baseline is not None:
-        yield "The gain over the baseline is not known; the baseline does not meet the SLO."
     for rival in answer.finalists:
         if answer.kind is AnswerKind.KEEP_BASELINE and rival.gain is not None:
             yield f"Trial {rival.trial} gained {gain_text(rival.gain)} ({rival.decision})."
+
+
+def _baseline_misses(history: StudyHistory) -> bool:
+    """Whether the baseline was launched again and did not meet the SLO for certain."""
+    baseline = history.answer.baseline if history.answer else None
+    return baseline is not None and baseline.decision is not Decision.MET
 
 
 def _nearest_lines(history: StudyHistory) -> Iterator[str]:

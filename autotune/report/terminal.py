@@ -47,25 +47,16 @@ def answer_panel(history: StudyHistory) -> Panel:
     return Panel(Group(*lines), title=_title(history, "answer"), border_style=style)
 
 
-def finalists_table(history: StudyHistory) -> Table:
-    """Return the finalists and the baseline with their gains, verdicts and binding ceilings."""
+def candidates_part(history: StudyHistory) -> Group:
+    """Return the finalists and the baseline as a table, and below it what each changes."""
     goals = [str(goal.quantity) for goal in history.study.slo.goals]
-    heads = [
-        "trial",
-        "",
-        "differs from the baseline by",
-        *goals,
-        "launches",
-        "gain",
-        "verdict",
-        "binding ceiling",
-    ]
     table = Table(title=_title(history, "candidates"), title_justify="left")
-    for head in heads:
+    for head in ("trial", "", *goals, "gain", "fresh launches", "verdict", "binding ceiling"):
         table.add_column(Text(head), overflow="fold")
-    for row in finalist_rows(history):
+    rows = finalist_rows(history)
+    for row in rows:
         table.add_row(*(Text(cell) for cell in _cells(row)))
-    return table
+    return Group(table, *(Text(f"trial {row.trial}: {row.flags}") for row in rows))
 
 
 def failures_table(history: StudyHistory) -> Table:
@@ -97,14 +88,13 @@ def commands_text(history: StudyHistory) -> Text:
 def _parts(history: StudyHistory) -> Iterator[RenderableType]:
     yield answer_panel(history)
     if finalist_rows(history):
-        yield finalists_table(history)
+        yield candidates_part(history)
     if failures_by_kind(history):
         yield failures_table(history)
 
 
 def _cells(row: FinalistRow) -> tuple[str, ...]:
-    words = (row.launches, row.gain, row.verdict, row.binding)
-    return (str(row.trial), row.part, row.flags, *row.objectives, *words)
+    return (str(row.trial), row.part, *row.objectives, row.gain, row.launches, row.verdict, row.binding)
 
 
 def _title(history: StudyHistory, what: str) -> str:

@@ -126,6 +126,31 @@ def tree_killed(pid: int) -> str:
     return f"kill_process_tree called: parent_pid={pid}, include_parent=True, pid={pid}"
 
 
+def http_up(host: str, port: int) -> str:
+    """Say, in uvicorn's words, that HTTP is served."""
+    return f"INFO:     Uvicorn running on http://{host}:{port} (Press CTRL+C to quit)"
+
+
+def port_in_use(host: str, port: int, error: OSError) -> str:
+    """Say, in asyncio's words, that the HTTP port cannot be had."""
+    reason = (error.strerror or str(error)).lower()
+    where = f"({host!r}, {port})"
+    return f"ERROR:    [Errno {error.errno}] error while attempting to bind on address {where}: {reason}"
+
+
+def dummy_server(host: str, port: int) -> str:
+    """Say that a rank above 0 answers health checks."""
+    return f"Dummy health check server started in background thread at {host}:{port}"
+
+
+def sigterm_ignored(node_rank: int) -> str:
+    """Say that a rank above 0 stops only with rank 0."""
+    return (
+        f"SIGTERM received on node_rank {node_rank}; waiting for the rank-0 ShutdownReq broadcast to stop "
+        "the schedulers."
+    )
+
+
 def prefill_batch(turn: Turn, *, used: int, capacity: int, running: int, queued: int, pending: int) -> str:
     """Report a prefill pass."""
     new = sum(piece.new for piece in turn.pieces)

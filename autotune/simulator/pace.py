@@ -1,4 +1,4 @@
-"""The scheduler in wall-clock time: sleeps through each turn, then hands its tokens to whoever waits for them.
+"""The scheduler in wall-clock time: sleeps through each turn, then hands its tokens to those who wait.
 
 In: requests. Out: a `Ticket` per request, whose counts grow. Runs in one asyncio task; between turns the
 scheduler's state is consistent, so requests may come and go at any await.
@@ -13,6 +13,14 @@ from dataclasses import dataclass, field
 from autotune.request import Request
 from autotune.simulator.scheduler import Refusal, Scheduler, Turn, TurnKind
 from autotune.simulator.sequence import Sequence
+
+
+class RefusedError(Exception):
+    """The scheduler does not take a request."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.message)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,13 +81,17 @@ class Pacemaker:
         """Whether any request has not ended."""
         return bool(self._tickets)
 
-    async def submit(self, request: Request, *, ignores_eos: bool) -> Ticket | Refusal:
-        """Bring a request to the scheduler, which takes a moment, and return what it says to it."""
+    async def submit(self, request: Request, *, ignores_eos: bool) -> Ticket:
+        """Bring a request to the scheduler, which takes a moment.
+
+        Raises:
+            RefusedError: the scheduler does not take it.
+        """
         sent_s = self.now_s
         await asyncio.sleep(self._request_s / self._time_scale)
         refusal = self.scheduler.refusal(request)
         if refusal is not None:
-            return refusal
+            raise RefusedError(refusal)
         sequence = Sequence(request, self.now_s, ignores_eos=ignores_eos)
         ticket = self._tickets[sequence] = Ticket(sequence, sent_s)
         self.scheduler.submit(sequence)

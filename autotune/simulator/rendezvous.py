@@ -80,8 +80,8 @@ async def _receive(host: str, port: int, ranks: int, timeout_s: float) -> Meetin
     except TimeoutError:
         await Meeting(tuple(peers)).close()
         line = (
-            f"torch.distributed.DistStoreError: Timed out after {timeout_s + 1:.0f} seconds waiting for clients. "
-            f"{len(peers) + 1}/{ranks} clients joined."
+            f"torch.distributed.DistStoreError: Timed out after {timeout_s + 1:.0f} seconds waiting for "
+            f"clients. {len(peers) + 1}/{ranks} clients joined."
         )
         raise RendezvousError(line) from None
     finally:

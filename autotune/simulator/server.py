@@ -1,20 +1,18 @@
-"""A simulated engine behind SGLang's HTTP surface, in wall-clock time: what a launcher can start for a GPU.
+"""A simulated engine behind SGLang's HTTP surface: what a launcher can start where it would start a GPU's.
 
-In: a profile and the engine's argv. Out: a process that starts, logs, serves, fails and stops as SGLang does,
-and an exit code. Talks HTTP (the only importer of starlette and uvicorn), TCP to its other ranks, and
-stderr. Whatever it says of itself is marked as simulated.
+In: a profile and one rank's argv. Out: a process that serves until it ends, and its exit code. The only
+importer of starlette and uvicorn; life.py decides when to start and stop, service.py, shapes.py and
+server_info.py what to answer.
 """
 
 import asyncio
-import contextlib
 import json
 import os
-import secrets
-import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
@@ -24,42 +22,28 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from autotune.simulator import log_text, server_info
-from autotune.simulator.assembly import BatchLog, open_scheduler
+from autotune.simulator import server_info
+from autotune.simulator.life import Engine, HttpFront
 from autotune.simulator.pace import Pacemaker
 from autotune.simulator.profile import Profile
-from autotune.simulator.rendezvous import Meeting, RendezvousError, meet
-from autotune.simulator.scheduler import Scheduler
-from autotune.simulator.service import AnswerError, Asked, Service
-from autotune.simulator.startup import (
-    Ready,
-    Stage,
-    StartFailure,
-    StartUp,
-    plan_start,
-    serving_failure,
-)
+from autotune.simulator.service import AnswerError, Asked, Service, changed_running_limit
+from autotune.simulator.startup import Ready
 
 _FLUSHED = (
-    "Cache flushed.\nPlease check backend logs for more details. (When there are running or waiting requests, "
-    "the operation will not be performed.)\n"
+    "Cache flushed.\nPlease check backend logs for more details. (When there are running or waiting "
+    "requests, the operation will not be performed.)\n"
 )
-_LIVE_LIMIT = "pp_max_micro_batch_size"
-_PEER_LOST = "RuntimeError: [rank 0] NCCL error: remote process exited or there was a network error"
+_EITHER = ["GET", "POST"]
 
 
-def serve(
-    profile: Profile, argv: Sequence[str], *, time_scale: float = 1.0, start_scale: float = 1.0
-) -> int:
+def serve(profile: Profile, argv: Sequence[str], *, time_scale: float = 1.0, start_scale: float = 1.0) -> int:
     """Run the engine of one rank until it ends, and return its exit code.
 
     `time_scale` above 1 makes the model faster than real time, `start_scale` multiplies the times of
-    start-up. An engine that SGLang would end by SIGKILL ends its process so and does not return.
+    start-up and death. An engine that SGLang would end by a signal kills its own process and does not return.
     """
-    seed = secrets.randbits(32)
-    start = plan_start(profile, argv, seed=seed)
-    engine = _Engine(profile, start, seed=seed, time_scale=time_scale, start_scale=start_scale)
-    code = asyncio.run(engine.run())
+    engine = Engine(profile, _Fronts(), time_scale=time_scale, start_scale=start_scale)
+    code = asyncio.run(engine.run(argv))
     if code < 0:
         os.kill(os.getpid(), -code)
     return code
@@ -68,61 +52,173 @@ def serve(
 class _Server(uvicorn.Server):
     """A server that leaves signals to the engine."""
 
-    @contextlib.contextmanager
+    @contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
 
 
-class _Engine:
-    """One rank's life: start, serve, end."""
+class _Front:
+    """An application on one socket."""
+
+    def __init__(self, routes: Sequence[Route], health: "_Health") -> None:
+        app = Starlette(routes=routes, exception_handlers={HTTPException: _as_detail})
+        self._server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+        self._health = health
+
+    async def serve(self, listener: socket.socket) -> None:
+        await self._server.serve(sockets=[listener])
+
+    def open(self) -> None:
+        self._health.status = HTTPStatus.OK
+
+    def stop(self) -> None:
+        self._health.status = HTTPStatus.SERVICE_UNAVAILABLE
+        self._server.should_exit = True
+
+
+class _Fronts:
+    """Makes the servers that life.py asks for."""
+
+    def leader(
+        self, profile: Profile, ready: Ready, pacemaker: Pacemaker, say: Callable[[str], None]
+    ) -> HttpFront:
+        health = _Health(HTTPStatus.SERVICE_UNAVAILABLE)
+        routes = [
+            *health.routes("/health", "/health_generate", "/ready", "/ping"),
+            *_Generation(Service(profile, ready.flags, pacemaker)).routes(),
+            *_Control(profile, ready, pacemaker, say).routes(),
+        ]
+        return _Front(routes, health)
+
+    def follower(self) -> HttpFront:
+        health = _Health(HTTPStatus.OK)
+        return _Front(health.routes("/health", "/health_generate", "/ping", "/metrics"), health)
+
+
+class _Health:
+    """Whether the rank is ready: 503 while it starts and while it drains."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        self.status = status
+
+    def routes(self, *paths: str) -> list[Route]:
+        return [Route(path, self._answer) for path in paths]
+
+    async def _answer(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
+        return Response(status_code=self.status)
+
+
+class _Generation:
+    """The endpoints that generate."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        paths = {"generate": "/generate", "completions": "/v1/completions", "chat": "/v1/chat/completions"}
+        post = ["POST"]
+        return [
+            *(Route(path, self._endpoint(wire), methods=post) for wire, path in paths.items()),
+            Route("/abort_request", self._abort, methods=post),
+        ]
+
+    def _endpoint(self, wire: str) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            try:
+                asked = self._service.understand(wire, await _body(request))
+                if asked.streams:
+                    return StreamingResponse(self._stream(asked), media_type="text/event-stream")
+                return JSONResponse(await self._service.answer(asked))
+            except AnswerError as error:
+                return JSONResponse(error.body, status_code=error.status)
+
+        return answer
+
+    async def _stream(self, asked: Asked) -> AsyncGenerator[str]:
+        async with aclosing(self._service.events(asked)) as events:
+            async for event in events:
+                yield f"data: {json.dumps(event, separators=(',', ':'))}\n\n"
+        yield "data: [DONE]\n\n"
+
+    async def _abort(self, request: Request) -> Response:
+        body = await _body(request)
+        asked: Mapping[str, Any] = body if isinstance(body, dict) else {}
+        if asked.get("abort_all") or asked.get("rid"):
+            self._service.abort("" if asked.get("abort_all") else str(asked["rid"]))
+        return Response()
+
+
+class _Control:
+    """The endpoints about the engine itself."""
 
     def __init__(
-        self, profile: Profile, start: StartUp, *, seed: int, time_scale: float, start_scale: float
+        self, profile: Profile, ready: Ready, pacemaker: Pacemaker, say: Callable[[str], None]
     ) -> None:
         self._profile = profile
-        self._start = start
-        self._seed = seed
-        self._time_scale = time_scale
-        self._start_scale = start_scale
-        self._axis = ""
+        self._ready = ready
+        self._pacemaker = pacemaker
+        self._scheduler = pacemaker.scheduler
+        self._say = say
 
-    async def run(self) -> int:
-        match self._start.outcome:
-            case Ready() as ready:
-                return await self._live(ready)
-            case StartFailure() as failure:
-                await self._pass_stages(self._start, None)
-                return await self._die(failure)
+    def routes(self) -> list[Route]:
+        return [
+            *(Route(path, self._server_info) for path in ("/server_info", "/get_server_info")),
+            *(Route(path, self._model_info) for path in ("/model_info", "/get_model_info")),
+            Route("/v1/models", self._models),
+            Route("/v1/loads", self._loads),
+            Route("/metrics", self._metrics),
+            Route("/flush_cache", self._flush_cache, methods=_EITHER),
+            Route("/set_internal_state", self._set_internal_state, methods=["POST"]),
+        ]
 
-    async def _live(self, ready: Ready) -> int:
-        flags = ready.flags
-        self._axis = f" TP{flags.node_rank * flags.tp // flags.nodes}" if flags.tp > 1 else ""
+    async def _server_info(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
+        page = server_info.server_info(self._profile, self._ready, startup_s={})
+        page["internal_states"][0]["pp_max_micro_batch_size"] = self._scheduler.running_limit
+        return JSONResponse(page)
+
+    async def _model_info(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
+        return JSONResponse(server_info.model_info(self._ready.flags))
+
+    async def _models(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
+        return JSONResponse(server_info.models(self._ready.flags, int(_label_time())))
+
+    async def _loads(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
+        return JSONResponse(server_info.loads(self._scheduler, _label_time()))
+
+    async def _metrics(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
+        if not dict(self._ready.flags.given).get("enable-metrics"):
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return PlainTextResponse(server_info.metrics(self._scheduler, self._ready.flags))
+
+    async def _flush_cache(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
+        if self._pacemaker.is_busy or not self._scheduler.flush_cache():
+            return PlainTextResponse("Flush cache failed.\n", status_code=HTTPStatus.BAD_REQUEST)
+        self._say("Cache flushed successfully!")
+        return PlainTextResponse(_FLUSHED)
+
+    async def _set_internal_state(self, request: Request) -> Response:
+        most = self._ready.capacity.running_limit * self._ready.flags.dp
         try:
-            meeting = await self._pass_stages(self._start, ready)
-        except RendezvousError as error:
-            self._say(log_text.scheduler_exception(str(error)))
-            return 1
-        listener = self._bind(flags.host, flags.port)
-        if listener is None:
-            await meeting.close()
-            return 1
-        if flags.node_rank > 0:
-            return await _Follower(self, meeting, listener).run()
-        return await self._lead(ready, meeting, listener)
+            limit = changed_running_limit(await _body(request), most)
+        except AnswerError as error:
+            return JSONResponse(error.body, status_code=error.status)
+        if limit is not None:
+            self._scheduler.running_limit = limit
+        return JSONResponse([limit is not None])
 
-    async def _pass_stages(self, start: StartUp, ready: Ready | None) -> Meeting:
-        """Go through every stage but the warm-up, which needs the HTTP port; meet the other ranks."""
-        meeting = Meeting()
-        for run in start.stages:
-            for line in run.lines:
-                self._say(line)
-            if run.stage is Stage.RENDEZVOUS and ready is not None and ready.flags.nodes > 1:
-                meeting = await meet(
-                    ready.flags.rendezvous or "",
-                    rank=ready.flags.node_rank,
-                    ranks=ready.flags.nodes,
-                    timeout_s=ready.flags.rendezvous_timeout_s,
-                )
-            if run.stage is not Stage.WARM_UP:
-                await asyncio.sleep(run.seconds * self._start_scale)
-        return meeting
+
+async def _body(request: Request) -> object:
+    try:
+        body: object = await request.json()
+    except ValueError:
+        return None
+    return body
+
+
+async def _as_detail(request: Request, error: Exception) -> Response:  # noqa: ARG001 - starlette's signature
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for nothing else
+    return JSONResponse({"detail": error.detail}, status_code=error.status_code)
+
+
+def _label_time() -> float:
+    return datetime.now(UTC).timestamp()

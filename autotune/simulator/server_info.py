@@ -33,7 +33,7 @@ def server_info(profile: Profile, ready: Ready, *, startup_s: Mapping[str, float
     }
 
 
-def model_info(profile: Profile, flags: SchedulerFlags) -> dict[str, Any]:
+def model_info(flags: SchedulerFlags) -> dict[str, Any]:
     """Return the page about the model."""
     return {
         "model_path": flags.model_path,
@@ -45,7 +45,6 @@ def model_info(profile: Profile, flags: SchedulerFlags) -> dict[str, Any]:
         "load_format": "simulated",
         "model_type": "simulated",
         "architectures": ["Simulated"],
-        "vocab_size": profile.vocabulary_size,
     }
 
 

@@ -5,18 +5,17 @@ HTTP library. Whatever cannot be served is an `AnswerError` with the status and 
 """
 
 import itertools
-import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 from autotune.request import Request
 from autotune.simulator import shapes
 from autotune.simulator.flags import SchedulerFlags
-from autotune.simulator.pace import Pacemaker, Ticket
+from autotune.simulator.pace import Pacemaker, RefusedError, Ticket
 from autotune.simulator.profile import Profile
 from autotune.simulator.prompts import PrefixIndex, pretend_tokens
 from autotune.simulator.scheduler import Refusal
@@ -79,6 +78,7 @@ class Service:
         length = sampling.get("max_new_tokens" if wire == "generate" else "max_tokens", _DEFAULT_TOKENS[wire])
         if not isinstance(length, int) or length < 1:
             raise _bad(wire, "max_tokens must be positive")
+        self._refuse_unknown_tokens(wire, body.get("token_ids_logprob") or ())
         options = body.get("stream_options") or {}
         return Asked(
             wire=wire,
@@ -98,30 +98,36 @@ class Service:
         Raises:
             AnswerError: the engine refuses the request.
         """
-        async with self._running(asked) as (ticket, refusal):
-            if ticket is None:
-                raise AnswerError(*_refused(asked, refusal))
+        try:
+            ticket = await self._admit(asked)
+        except RefusedError as error:
+            raise _refused(asked, error.refusal) from None
+        try:
             await ticket.wait()
             answer = self._snapshot(asked, ticket, 0)
+        finally:
+            self._leave(asked, ticket)
         if asked.wire == "generate":
             return shapes.generate(answer, incremental=False)
         return shapes.whole(answer, is_chat=asked.is_chat, reports_cache=self._reports_cache)
 
-    async def events(self, asked: Asked) -> AsyncIterator[Mapping[str, Any]]:
+    async def events(self, asked: Asked) -> AsyncGenerator[Mapping[str, Any]]:
         """Yield the events of a streamed answer; a refusal is an event, too."""
-        async with self._running(asked) as (ticket, refusal):
-            if ticket is None:
-                yield _refusal_event(asked, refusal)
-                return
-            told = 0
+        try:
+            ticket = await self._admit(asked)
+        except RefusedError as error:
+            yield _refusal_event(asked, error.refusal)
+            return
+        told = 0
+        try:
             async for _ in ticket.changes():
                 is_due = ticket.ended_s is not None or told == 0
-                if not is_due and ticket.tokens - told < asked.stream_interval:
-                    continue
-                answer = self._snapshot(asked, ticket, told)
-                for event in self._events_of(asked, answer):
-                    yield event
-                told = ticket.tokens
+                if is_due or ticket.tokens - told >= asked.stream_interval:
+                    for event in self._events_of(asked, self._snapshot(asked, ticket, told)):
+                        yield event
+                    told = ticket.tokens
+        finally:
+            self._leave(asked, ticket)
 
     def abort(self, rid_prefix: str) -> None:
         """Abort every request whose id begins like this; an empty prefix means all."""
@@ -129,19 +135,15 @@ class Service:
             if rid.startswith(rid_prefix):
                 self._pacemaker.abort(ticket, "Abort in waiting queue or while running")
 
-    @asynccontextmanager
-    async def _running(self, asked: Asked) -> AsyncIterator[tuple[Ticket | None, Refusal | None]]:
-        """Run a request; one that is left before its end (the client hung up) is aborted."""
-        admitted = await self._pacemaker.submit(asked.request, ignores_eos=asked.ignores_eos)
-        if isinstance(admitted, Refusal):
-            yield None, admitted
-            return
-        self._tickets[asked.rid] = admitted
-        try:
-            yield admitted, None
-        finally:
-            del self._tickets[asked.rid]
-            self._pacemaker.abort(admitted, "the client hung up")
+    async def _admit(self, asked: Asked) -> Ticket:
+        ticket = await self._pacemaker.submit(asked.request, ignores_eos=asked.ignores_eos)
+        self._tickets[asked.rid] = ticket
+        return ticket
+
+    def _leave(self, asked: Asked, ticket: Ticket) -> None:
+        """Forget a request; one that is left before its end (the client hung up) is aborted."""
+        self._tickets.pop(asked.rid, None)
+        self._pacemaker.abort(ticket, "the client hung up")
 
     def _prompt(self, wire: str, body: Mapping[str, Any]) -> Sequence[int]:
         if wire == "chat":
@@ -159,14 +161,15 @@ class Service:
             case [list() as only]:
                 return self._ids(wire, only)
             case list() if all(type(token) is int for token in prompt):
-                largest = max(prompt)
-                if largest >= self._profile.vocabulary_size or min(prompt) < 0:
-                    size = self._profile.vocabulary_size
-                    text = f"The input_ids {largest} is out of the vocabulary; valid range is [0, {size})."
-                    raise _bad(wire, text)
+                self._refuse_unknown_tokens(wire, prompt)
                 return prompt
             case _:
                 raise _bad(wire, "the simulator takes one prompt: a text or a list of token ids")
+
+    def _refuse_unknown_tokens(self, wire: str, token_ids: Sequence[int]) -> None:
+        size = self._profile.vocabulary_size
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:
+            raise _bad(wire, f"a token id is outside the vocabulary: valid range is [0, {size})")
 
     def _request(self, token_ids: Sequence[int], length: int) -> Request:
         group, shared = self._prefixes.group_of(token_ids)
@@ -177,7 +180,7 @@ class Service:
         return shapes.Answer(
             rid=asked.rid,
             model=asked.model,
-            created=_unix_time(),
+            created=int(datetime.now(UTC).timestamp()),
             prompt_tokens=asked.request.input_tokens,
             cached_tokens=ticket.sequence.cached_tokens or 0,
             tokens=ticket.tokens,
@@ -198,25 +201,13 @@ class Service:
         ends_here = answer.is_last and not is_chat
         chunks.append(shapes.chunk(answer, is_chat=is_chat, finish=finish if ends_here else None))
         if answer.is_last and is_chat:
-            chunks.append(shapes.chunk(_without_text(answer), is_chat=True, finish=finish))
+            chunks.append(shapes.chunk(replace(answer, new_tokens=0), is_chat=True, finish=finish))
         usage = shapes.usage(answer, reports_cache=self._reports_cache) if asked.continuous_usage else None
         if usage is not None or not is_chat:
             chunks = [{**each, "usage": usage} for each in chunks]
         if answer.is_last and asked.includes_usage:
             chunks.append(shapes.usage_chunk(answer, is_chat=is_chat, reports_cache=self._reports_cache))
         return chunks
-
-
-def _unix_time() -> int:
-    return time.time_ns() // 1_000_000_000
-
-
-def _without_text(answer: shapes.Answer) -> shapes.Answer:
-    return shapes.Answer(**{**_fields(answer), "new_tokens": 0})
-
-
-def _fields(answer: shapes.Answer) -> dict[str, Any]:
-    return {name: getattr(answer, name) for name in answer.__dataclass_fields__}
 
 
 def _bad(wire: str, message: str) -> AnswerError:
@@ -226,17 +217,16 @@ def _bad(wire: str, message: str) -> AnswerError:
     return AnswerError(status, shapes.openai_error(message, "Bad Request", status))
 
 
-def _refused(asked: Asked, refusal: Refusal | None) -> tuple[int, Mapping[str, Any]]:
-    assert refusal is not None  # noqa: S101 - there is either a ticket or a refusal
-    if refusal.status == _FULL_QUEUE:
-        return refusal.status, shapes.openai_error(refusal.message, str(refusal.status), refusal.status)
+def _refused(asked: Asked, refusal: Refusal) -> AnswerError:
+    status = refusal.status
+    if status == _FULL_QUEUE:
+        return AnswerError(status, shapes.openai_error(refusal.message, str(status), status))
     if asked.wire == "generate":
-        return refusal.status, shapes.generate_error(refusal.message)
-    return refusal.status, shapes.openai_error(refusal.message, "BadRequestError", refusal.status)
+        return AnswerError(status, shapes.generate_error(refusal.message))
+    return AnswerError(status, shapes.openai_error(refusal.message, "BadRequestError", status))
 
 
-def _refusal_event(asked: Asked, refusal: Refusal | None) -> Mapping[str, Any]:
-    assert refusal is not None  # noqa: S101 - there is either a ticket or a refusal
+def _refusal_event(asked: Asked, refusal: Refusal) -> Mapping[str, Any]:
     is_full = refusal.status == _FULL_QUEUE
     if asked.wire == "generate":
         if is_full:
@@ -244,3 +234,24 @@ def _refusal_event(asked: Asked, refusal: Refusal | None) -> Mapping[str, Any]:
         return shapes.generate_error(refusal.message, refusal.status)
     kind = "SERVICE_UNAVAILABLE" if is_full else "BadRequestError"
     return {"error": shapes.openai_error(refusal.message, kind, refusal.status)}
+
+
+def changed_running_limit(body: object, most: int) -> int | None:
+    """Return the running limit that a /set_internal_state body sets live, None if it is refused.
+
+    Only pp_max_micro_batch_size is known, from 1 to the launched limit; digits in a text count as a number.
+
+    Raises:
+        AnswerError: the body or a value is not what the endpoint takes.
+    """
+    changes = body.get("server_args") if isinstance(body, dict) else None
+    if not isinstance(changes, dict):
+        raise _bad("set_internal_state", "Field required: server_args")
+    try:
+        values = {str(name): float(value) for name, value in changes.items()}
+    except (TypeError, ValueError) as error:
+        raise _bad("set_internal_state", f"Input should be a valid number: {error}") from None
+    if set(values) != {"pp_max_micro_batch_size"}:
+        return None
+    limit = int(values["pp_max_micro_batch_size"])
+    return limit if 1 <= limit <= most else None

@@ -18,7 +18,7 @@ from autotune.engine.launcher import RunningEngine
 from autotune.engine.plan import LaunchPlan, plan_launch
 from autotune.engine.process import ProcessLauncher
 from autotune.engine.process_launch import Patience, held_ports
-from autotune.engine.process_tree import MARK_VARIABLE, Mark, living, marked
+from autotune.engine.process_tree import MARK_VARIABLE, Mark, kill_until_gone, living, marked
 from autotune.errors import InfrastructureError
 from autotune.space import Candidate, SearchSpace
 from tests.engine.launcher_contract import Arrange, LauncherContract, Phases, Situation
@@ -136,6 +136,20 @@ def test_effective_flags_and_the_vocabulary_are_read_from_the_engine(tmp_path: P
         assert engine.address.base_url == plan.base_url
 
 
+def test_an_engine_that_does_not_tell_its_vocabulary_gets_prompts_of_few_tokens(tmp_path: Path) -> None:
+    with ProcessLauncher(_SHORT).launch(plan_of("no-model-info"), tmp_path, Phases()) as engine:
+        assert engine.address.vocabulary_size == 1000
+
+
+def test_an_engine_that_dies_when_it_is_first_asked_has_failed(tmp_path: Path) -> None:
+    failure = failure_of(plan_of("dies-early"), tmp_path)
+    assert (failure.kind, failure.phase) == (FailureKind.CRASHED, StartPhase.SERVING)
+
+
+def test_what_processes_measure_is_no_simulation() -> None:
+    assert not ProcessLauncher().is_simulated
+
+
 def test_the_phases_of_the_log_are_reported(tmp_path: Path) -> None:
     phases = Phases()
     with ProcessLauncher(_SHORT).launch(plan_of(), tmp_path, phases):
@@ -170,7 +184,7 @@ def test_a_logged_cause_ends_the_wait_although_the_process_stays(tmp_path: Path)
 
 
 def test_a_wait_for_other_ranks_is_told_from_other_waits(tmp_path: Path) -> None:
-    failure = failure_of(plan_of("no-rendezvous", ready_timeout_s=0.6), tmp_path)
+    failure = failure_of(plan_of("no-rendezvous", ready_timeout_s=1.5), tmp_path)
     assert failure.kind is FailureKind.RENDEZVOUS_TIMEOUT
 
 
@@ -213,6 +227,16 @@ def test_death_while_serving_is_noticed_and_classified(
         assert words in failure.line
         assert engine.failure() == failure
     assert_nothing_left(plan)
+
+
+def test_a_process_that_survives_is_named(tmp_path: Path) -> None:
+    plan = plan_of("grandchild")
+    with (
+        pytest.raises(InfrastructureError, match=r"processes survived SIGKILL: pid \d+ \(.*fake_engine.py"),
+        ProcessLauncher(Patience(poll_s=0.02, release_s=0)).launch(plan, tmp_path, Phases()),
+    ):
+        pass
+    assert kill_until_gone(processes_of, patience_s=5) == []
 
 
 def test_a_cache_that_stays_busy_is_an_engine_error(tmp_path: Path) -> None:
@@ -357,6 +381,8 @@ def test_what_a_killed_controller_left_is_removed_at_the_next_start(
     killed_controller(study)
     assert len(processes_of(study)) == 2
     assert ProcessLauncher(_SHORT).remove_leftovers(f"{study}-other") == ()
+    with pytest.raises(InfrastructureError, match=f"leftovers of {study} cannot be killed: pid"):
+        ProcessLauncher(Patience(release_s=0)).remove_leftovers(study)
     removed = ProcessLauncher(_SHORT).remove_leftovers(study)
     assert len(removed) == 2
     assert all("fake_engine.py" in name for name in removed)

@@ -20,7 +20,8 @@ def main() -> None:
     parent = os.environ.get(cpu.SOCKET_VARIABLE)
     if parent is None:
         environment = {**os.environ, **cpu.environment()}
-        os.execve(cpu.python(), [cpu.python(), "-m", "sglang.launch_server", *flags], environment)
+        words = [cpu.python(), "-m", "sglang.launch_server", *flags]
+        os.execve(cpu.python(), words, environment)  # noqa: S606 - a shell is not wanted
     end_like(served_by(parent, flags))
 
 

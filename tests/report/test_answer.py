@@ -1,8 +1,8 @@
 import pytest
 
-from autotune.record import Outcome
+from autotune.record import Outcome, Role
 from autotune.report.answer import SIMULATED, answer_text, margin_text, shortfall
-from autotune.search.confirmation import AnswerKind
+from autotune.search.confirmation import AnswerKind, Gain
 from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
 
@@ -71,16 +71,26 @@ def test_without_finalists_a_study_is_not_confirmed() -> None:
     assert "There was no finalist to launch again." in answer_text(made.history(study, answer=answer))
 
 
-def test_a_winner_over_a_baseline_that_misses_has_no_gain() -> None:
+def test_a_winner_over_a_baseline_that_misses_may_be_slower_and_says_why() -> None:
     study = made.make_study()
     answer = made.answered(
         AnswerKind.IMPROVED,
         1,
         made.confirmed(study, 0, 1000.0, 15.0),
-        made.confirmed(study, 1, 1100.0, 7.0),
+        made.confirmed(study, 1, 900.0, 7.0, gain=Gain(estimate=-0.1, low=-0.12, high=-0.08)),
     )
-    trials = [made.trial(study, 0, {}, 1000.0, 15.0), made.trial(study, 1, made.FASTER, 1100.0, 7.0)]
-    assert "the baseline does not meet the SLO" in answer_text(made.history(study, *trials, answer=answer))
+    trials = [
+        made.trial(study, 0, {}, 1000.0, 15.0, role=Role.BASELINE),
+        made.trial(study, 1, made.FASTER, 900.0, 7.0),
+    ]
+    lines = answer_text(made.history(study, *trials, answer=answer)).splitlines()
+    ceiling = "ttft p95 < 10s at concurrency 50"
+    assert lines[0] == "Improved: a candidate meets the SLO, which the baseline does not."
+    assert lines[3:] == [
+        f"The baseline does not meet it: {ceiling}: measured 15.0 s, missed by 50.0 % of the limit.",
+        "Gain over the baseline: -10.0 % [-12.0 % .. -8.00 %], with 95 % certainty.",
+        f"The ceiling that binds is {ceiling}: measured 7.00 s, room of 30.0 % of the limit.",
+    ]
 
 
 def test_an_answer_whose_trial_is_gone_still_has_its_headline() -> None:

@@ -4,7 +4,8 @@ Run as a process of its own; `--fake` lists what it shall do, separated by comma
   crash bad-argument no-memory silent-exit   end at start, as SGLang does
   never-ready no-rendezvous cause-then-hang  stay without serving
   stubborn      ignore SIGTERM               grandchild  leave a detached process that ignores SIGTERM
-  busy          refuse to flush              no-info     have no information page
+  busy          refuse to flush              no-info no-model-info  lack a page
+  dies-early    end when it is first asked
 POST /die?how ends a serving one: exit, kill or memory.
 """
 
@@ -55,7 +56,9 @@ class Pages(BaseHTTPRequestHandler):
         given = self.given
         if self.path == "/health":
             return self.answer(200)
-        if self.path == "/model_info":
+        if self.path == "/model_info" and "dies-early" in self.behaviours:
+            os._exit(1)
+        if self.path == "/model_info" and "no-model-info" not in self.behaviours:
             return self.answer(200, {"model_path": given.model_path})
         if self.path != "/server_info" or "no-info" in self.behaviours:
             return self.answer(404)

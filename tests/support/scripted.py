@@ -19,7 +19,11 @@ NO_KV = EngineFailure(kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, l
 
 @dataclass(frozen=True)
 class Script:
-    """What one launch does. `raises` is raised under load; `dies` makes the engine dead after its load."""
+    """What one launch does.
+
+    `raises` is raised under load; `dies` makes the engine dead after its load; `client` is the generator's own
+    view of the first `overloaded_runs` loads.
+    """
 
     ttft_s: float = 0.5
     gap_s: float = 0.1
@@ -27,6 +31,7 @@ class Script:
     dies: EngineFailure | None = None
     raises: BaseException | None = None
     client: ClientHealth | None = None
+    overloaded_runs: int = 1000
     failing: bool = False
     resolves: dict[str, FlagValue] = field(default_factory=dict)
 
@@ -48,7 +53,7 @@ class ScriptedEngine:
         self._script = script
         self._clock = clock
         self._log = log
-        self._served = False
+        self._runs = 0
         self.effective = EffectiveFlags(flags={**flags, **script.resolves}, kv_tokens=1000)
         self.phases_s = {StartPhase.WEIGHTS: 50.0, StartPhase.WARM_UP: 10.0}
 
@@ -60,16 +65,17 @@ class ScriptedEngine:
         self._log.append("flush")
 
     def failure(self) -> EngineFailure | None:
-        return self._script.dies if self._served else None
+        return self._script.dies if self._runs else None
 
     def run(self, offered: OfferedLoad) -> LoadResult:
         self._log.append(f"load {len(offered.requests)}")
         if self._script.raises is not None:
             raise self._script.raises
-        self._served = True
+        self._runs += 1
         records = self._serve(offered)
         self._clock.seconds += max(each.ended_s for each in records)
-        return LoadResult(tuple(records), self._script.client)
+        overloaded = self._runs <= self._script.overloaded_runs
+        return LoadResult(tuple(records), self._script.client if overloaded else None)
 
     def _serve(self, offered: OfferedLoad) -> list[RequestRecord]:
         free = [0.0] * (offered.concurrency or len(offered.requests))
