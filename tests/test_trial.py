@@ -111,7 +111,7 @@ def test_an_invalid_measurement_is_repeated_on_the_same_engine(tmp_path: Path) -
 
     assert record.outcome is Outcome.MEASURED
     assert launcher.log.count("launch") == 1
-    assert phases[2].startswith("load: concurrency 4, again: ")
+    assert phases[3].startswith("load: concurrency 4, again: ")
     assert [path.name for path in (tmp_path / "trials/0007").iterdir()] == ["concurrency-4.npz"]
 
 

@@ -137,5 +137,5 @@ def test_a_storage_that_is_no_database_stops_the_study_with_its_place(tmp_path: 
 
 
 def test_a_full_disk_stops_the_study_with_the_file_that_did_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(InfrastructureError, match="records.npz: No space left"), storage_errors(tmp_path):
+    with pytest.raises(InfrastructureError, match=r"records\.npz: No space left"), storage_errors(tmp_path):
         raise OSError(28, "No space left on device", "records.npz")

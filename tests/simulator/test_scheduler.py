@@ -27,6 +27,10 @@ class Watched:
         return [turn for turn in self.turns if turn.kind in kinds]
 
     @property
+    def first_retraction_s(self) -> float:
+        return next(turn.started_s for turn in self.turns if turn.retraction)
+
+    @property
     def retractions(self) -> int:
         return sum(len(turn.retraction.sequences) for turn in self.turns if turn.retraction)
 
@@ -137,7 +141,7 @@ def test_a_small_pool_retracts_the_request_with_least_output_and_loses_nothing()
     assert retraction.tokens_gained > 100
 
 
-def test_conservativeness_trades_retractions_against_batch_size() -> None:
+def test_low_conservativeness_fills_the_pool_with_more_requests_and_retracts_earlier() -> None:
     generator = np.random.default_rng(0)
     sizes = generator.integers((50, 20), (150, 600), size=(300, 2)).tolist()
     requests = [Request(index, prompt, output) for index, (prompt, output) in enumerate(sizes)]
@@ -145,8 +149,8 @@ def test_conservativeness_trades_retractions_against_batch_size() -> None:
         served(requests, 80, pool_tokens=20_000, schedule_conservativeness=conservativeness)
         for conservativeness in (0.1, 1.4)
     )
-    assert light.retractions > heavy.retractions
     assert max(light.running) > max(heavy.running)
+    assert light.first_retraction_s < heavy.first_retraction_s
 
 
 def test_reserving_all_of_an_ignored_eos_never_retracts() -> None:

@@ -1,4 +1,4 @@
-"""A launcher whose engines do what a script says, in virtual time: for the logic of trials and of the loop."""
+"""A launcher whose engines do what a script says, in virtual time, for the logic of trials and the loop."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ from autotune.space import FlagValue
 from tests.support.records import record
 
 CRASH = EngineFailure(kind=FailureKind.CRASHED, phase=StartPhase.SERVING, line="Segmentation fault")
-NO_KV = EngineFailure(kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, line="Not enough memory.")
+NO_KV = EngineFailure(
+    kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, line="Not enough memory."
+)
 
 
 @dataclass(frozen=True)
