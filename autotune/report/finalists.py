@@ -3,9 +3,10 @@
 In: a `StudyHistory`. Out: rows of short texts that the terminal and the HTML report show alike.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from autotune.record import TrialRecord
 from autotune.report.answer import gain_text, room_text
 from autotune.report.findings import (
     baseline_of,
@@ -16,18 +17,22 @@ from autotune.report.findings import (
     trial_of,
     verdict_of,
 )
-from autotune.report.units import ABSENT, flag_list, metric_value
+from autotune.report.units import ABSENT, flag_list, flag_value, metric_value
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 
 
 @dataclass(frozen=True)
 class FinalistRow:
-    """One candidate. `objectives` in the SLO's order; the first is the mean of the fresh launches if any."""
+    """One candidate; `flags` are those of the space, `changes` what differs from the baseline.
+
+    `objectives` in the SLO's order; the first is the mean of the fresh launches if any.
+    """
 
     trial: int
     part: str
-    flags: str
+    flags: Mapping[str, str]
+    changes: str
     objectives: tuple[str, ...]
     launches: str
     gain: str
@@ -58,7 +63,8 @@ def _row(history: StudyHistory, trial: NumberedTrial) -> FinalistRow:
     return FinalistRow(
         trial=trial.number,
         part=_part(history, trial),
-        flags=flag_list(changed) or "(as the baseline)",
+        flags={name: _flag(trial.record, name) for name in history.study.space.tune},
+        changes=flag_list(changed) or "(as the baseline)",
         objectives=_objectives(history, trial),
         launches=f"{len(confirmed.values)} of {len(confirmed.values) + confirmed.failed_launches}"
         if confirmed
@@ -67,6 +73,14 @@ def _row(history: StudyHistory, trial: NumberedTrial) -> FinalistRow:
         verdict=decision_of(history, trial) or "not measured",
         binding=f"{binding.ceiling}: {room_text(binding)}" if binding else ABSENT,
     )
+
+
+def _flag(record: TrialRecord, name: str) -> str:
+    """Return a flag's value, or what the engine made of it by itself."""
+    if name in record.candidate:
+        return flag_value(record.candidate[name])
+    effective = record.effective.flags.get(name) if record.effective else None
+    return flag_value(None) if effective is None else f"{flag_value(effective)} (default)"
 
 
 def _part(history: StudyHistory, trial: NumberedTrial) -> str:

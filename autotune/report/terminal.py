@@ -4,7 +4,7 @@ In: a `StudyHistory`. Out: `Text`s and `Table`s. Invariant: text from outside is
 and carries no control characters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -47,16 +47,16 @@ def answer_panel(history: StudyHistory) -> Panel:
     return Panel(Group(*lines), title=_title(history, "answer"), border_style=style)
 
 
-def candidates_part(history: StudyHistory) -> Group:
-    """Return the finalists and the baseline as a table, and below it what each changes."""
-    goals = [str(goal.quantity) for goal in history.study.slo.goals]
-    table = Table(title=_title(history, "candidates"), title_justify="left")
-    for head in ("trial", "", *goals, "gain", "fresh launches", "verdict", "binding ceiling"):
-        table.add_column(Text(head), overflow="fold")
+def candidates_table(history: StudyHistory) -> Table:
+    """Return the baseline and the finalists, a column each, so that their flags stand side by side."""
     rows = finalist_rows(history)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in _cells(row)))
-    return Group(table, *(Text(f"trial {row.trial}: {row.flags}") for row in rows))
+    table = Table(title=_title(history, "candidates"), title_justify="left", show_header=False)
+    table.add_column(overflow="fold", min_width=max(map(len, history.study.space.tune)))
+    for _ in rows:
+        table.add_column(overflow="fold")
+    for name, cells in _lines(history, rows):
+        table.add_row(Text(name), *(Text(cell) for cell in cells))
+    return table
 
 
 def failures_table(history: StudyHistory) -> Table:
@@ -88,13 +88,22 @@ def commands_text(history: StudyHistory) -> Text:
 def _parts(history: StudyHistory) -> Iterator[RenderableType]:
     yield answer_panel(history)
     if finalist_rows(history):
-        yield candidates_part(history)
+        yield candidates_table(history)
     if failures_by_kind(history):
         yield failures_table(history)
 
 
-def _cells(row: FinalistRow) -> tuple[str, ...]:
-    return (str(row.trial), row.part, *row.objectives, row.gain, row.launches, row.verdict, row.binding)
+def _lines(history: StudyHistory, rows: Sequence[FinalistRow]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of each line of the table and its cell for every candidate."""
+    yield "", [f"trial {row.trial} {row.part}" for row in rows]
+    for index, goal in enumerate(history.study.slo.goals):
+        yield str(goal.quantity), [row.objectives[index] for row in rows]
+    yield "gain", [row.gain for row in rows]
+    yield "fresh launches", [row.launches for row in rows]
+    yield "verdict", [row.verdict for row in rows]
+    yield "binding ceiling", [row.binding for row in rows]
+    for name in history.study.space.tune:
+        yield name, [row.flags[name] for row in rows]
 
 
 def _title(history: StudyHistory, what: str) -> str:

@@ -124,9 +124,7 @@ def test_the_minimum_fraction_is_the_one_a_real_failed_launch_printed() -> None:
 
 def test_the_running_limit_is_clamped_divided_and_bound_by_the_pool() -> None:
     def limit(asked: int | None, tokens: int = 400_000, dp: int = 1) -> int:
-        return running_limit(
-            pool_tokens=tokens, context_tokens=131072, max_running_requests=asked, dp=dp
-        )
+        return running_limit(pool_tokens=tokens, context_tokens=131072, max_running_requests=asked, dp=dp)
 
     assert limit(None) == 2048
     assert limit(None, tokens=2_000_000) == 4096

@@ -174,7 +174,9 @@ def test_a_larger_chunk_makes_one_prefill_pass_longer() -> None:
     longest = [
         max(
             turn.ended_s - turn.started_s
-            for turn in served(equal_requests(20, 1024, 4), 20, chunked_prefill_size=chunk).of(TurnKind.PREFILL)
+            for turn in served(equal_requests(20, 1024, 4), 20, chunked_prefill_size=chunk).of(
+                TurnKind.PREFILL
+            )
         )
         for chunk in (1024, 4096, 16384)
     ]

@@ -138,9 +138,7 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_others() -> None:
 def test_a_closed_loop_keeps_its_concurrency() -> None:
     result = run(profile_without_noise(), OfferedLoad(equal_requests(30, 100, 20), 4))
     events = sorted(
-        event
-        for record in result.records
-        for event in ((record.sent_s or 0.0, 1), (record.ended_s, -1))
+        event for record in result.records for event in ((record.sent_s or 0.0, 1), (record.ended_s, -1))
     )
     in_flight = np.cumsum([change for _, change in sorted(events, key=lambda e: (e[0], e[1]))])
     assert in_flight.max() == 4
