@@ -20,13 +20,15 @@ from autotune.report.findings import (
 from autotune.report.units import ABSENT, flag_list, flag_value, metric_value
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
+from autotune.slo import parse_ceiling
 
 
 @dataclass(frozen=True)
 class FinalistRow:
     """One candidate; `flags` are those of the space, `changes` what differs from the baseline.
 
-    `objectives` in the SLO's order; the first is the mean of the fresh launches if any.
+    `room` is `binding` in short. `objectives` in the SLO's order; the first is
+    the mean of the fresh launches if any.
     """
 
     trial: int
@@ -38,6 +40,7 @@ class FinalistRow:
     gain: str
     verdict: str
     binding: str
+    room: str
 
 
 def finalist_rows(history: StudyHistory, *, count: int = 5) -> tuple[FinalistRow, ...]:
@@ -72,7 +75,14 @@ def _row(history: StudyHistory, trial: NumberedTrial) -> FinalistRow:
         gain=gain_text(confirmed.gain) if confirmed and confirmed.gain else ABSENT,
         verdict=decision_of(history, trial) or "not measured",
         binding=f"{binding.ceiling}: {room_text(binding)}" if binding else ABSENT,
+        room=f"{_short(binding.ceiling)}: {room_text(binding)}" if binding else ABSENT,
     )
+
+
+def _short(ceiling: str) -> str:
+    """Return `ttft p95` of a ceiling's line."""
+    quantity = parse_ceiling(ceiling)["quantity"]
+    return f"{quantity.metric} {quantity.statistic or ''}".strip()
 
 
 def _flag(record: TrialRecord, name: str) -> str:

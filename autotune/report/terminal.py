@@ -51,7 +51,7 @@ def candidates_table(history: StudyHistory) -> Table:
     """Return the baseline and the finalists, a column each, so that their flags stand side by side."""
     rows = finalist_rows(history)
     table = Table(title=_title(history, "candidates"), title_justify="left", show_header=False)
-    table.add_column(overflow="fold", min_width=max(map(len, history.study.space.tune)))
+    table.add_column(no_wrap=True)
     for _ in rows:
         table.add_column(overflow="fold")
     for name, cells in _lines(history, rows):
@@ -97,11 +97,11 @@ def _lines(history: StudyHistory, rows: Sequence[FinalistRow]) -> Iterator[tuple
     """Yield the name of each line of the table and its cell for every candidate."""
     yield "", [f"trial {row.trial} {row.part}" for row in rows]
     for index, goal in enumerate(history.study.slo.goals):
-        yield str(goal.quantity), [row.objectives[index] for row in rows]
+        yield str(goal.quantity).replace(" at ", "\nat "), [row.objectives[index] for row in rows]
     yield "gain", [row.gain for row in rows]
     yield "fresh launches", [row.launches for row in rows]
     yield "verdict", [row.verdict for row in rows]
-    yield "binding ceiling", [row.binding for row in rows]
+    yield "binding ceiling", [row.room for row in rows]
     for name in history.study.space.tune:
         yield name, [row.flags[name] for row in rows]
 

@@ -38,7 +38,7 @@ def test_the_finalists_stand_beside_the_baseline() -> None:
     assert re.search(r"chunked-prefill-size.*8192", text)
     assert re.search(r"schedule-policy.*lpm", text)
     assert "+12.0 % [+8.10 % .. +16.0 %]" in text
-    assert "ttft p95 < 10s at concurrency 50: room of 28.0 %" in text
+    assert "ttft p95: room of 28.0 %" in text
     assert "2 of 2" in text
     assert "trial 0 baseline" in text
 

@@ -10,6 +10,7 @@ from autotune.request import Request
 from autotune.simulator.life import Engine, HttpFront
 from autotune.simulator.pace import Pacemaker
 from autotune.simulator.profile import Profile
+from autotune.simulator.rendezvous import meet
 from autotune.simulator.server import serve
 from autotune.simulator.startup import Ready
 from tests.support.ports import free_port
@@ -78,39 +79,112 @@ def test_rank_0_serves_until_sigterm_and_ends_with_zero(capsys: pytest.CaptureFi
     assert "Uvicorn running on http://127.0.0.1:" in log
 
 
+def two_ranks(address: str, rank: int) -> list[str]:
+    words = ("--tp", "2", "--nnodes", "2", "--node-rank", str(rank), "--dist-init-addr", address)
+    return argv(free_port(), *words)
+
+
 @pytest.mark.parametrize("is_told", [True, False])
 def test_rank_1_ignores_sigterm_and_ends_when_rank_0_does(
     is_told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    meeting = f"127.0.0.1:{free_port()}"
-    words = ("--tp", "2", "--nnodes", "2", "--dist-init-addr", meeting)
+    address = f"127.0.0.1:{free_port()}"
 
-    async def main() -> tuple[int, int]:
-        leaders, followers = FakeFronts(), FakeFronts()
-        leading = asyncio.create_task(
-            engine_of(leaders).run(argv(free_port(), *words, "--node-rank", "0"))
-        )
-        leader = await _opened_after(leaders, engine_of(followers).run(argv(free_port(), *words, "--node-rank", "1")))
-        following = leader[1]
-        await followers.made.get()
-        if is_told:
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(0.05)
-            assert not following.done()
-            leader[0].stop()
-            return await leading, await following
-        leading.cancel()
-        await asyncio.sleep(0)
-        return -1, await _with_closed_peers(following)
+    async def main() -> int:
+        fronts = FakeFronts()
+        living = asyncio.create_task(engine_of(fronts).run(two_ranks(address, 1)))
+        rank_0 = await meet(address, rank=0, ranks=2, timeout_s=5)
+        await fronts.made.get()
+        await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        assert not living.done()
+        await rank_0.close(say_shutdown=is_told)
+        return await living
 
-    async def _opened_after(fronts: FakeFronts, other: object) -> tuple[FakeFront, asyncio.Task[int]]:
-        following = asyncio.create_task(other)  # type: ignore[arg-type]
+    assert asyncio.run(main()) == (0 if is_told else 1)
+    log = capsys.readouterr().err
+    assert " TP1] Dummy health check server started" in log
+    assert "SIGTERM received on node_rank 1; waiting for the rank-0 ShutdownReq broadcast" in log
+
+
+def test_rank_0_dies_when_it_loses_a_rank(capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    async def main() -> int:
+        fronts = FakeFronts()
+        living = asyncio.create_task(engine_of(fronts).run(two_ranks(address, 0)))
+        rank_1 = await meet(address, rank=1, ranks=2, timeout_s=5)
         front = await fronts.made.get()
         await front.is_open.wait()
-        return front, following
+        await rank_1.close()
+        return await living
 
-    async def _with_closed_peers(following: asyncio.Task[int]) -> int:
-        return await asyncio.wait_for(following, 5)
+    assert asyncio.run(main()) == -9
+    assert "NCCL error" in capsys.readouterr().err
 
-    codes = asyncio.run(main())
-    assert codes == ((0, 0) if is_told else (-1, 1))
+
+def test_rank_0_says_shutdown_to_the_others() -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    async def main() -> tuple[int, bool]:
+        fronts = FakeFronts()
+        living = asyncio.create_task(engine_of(fronts).run(two_ranks(address, 0)))
+        rank_1 = await meet(address, rank=1, ranks=2, timeout_s=5)
+        front = await fronts.made.get()
+        await front.is_open.wait()
+        front.stop()
+        was_told = await rank_1.first_loss()
+        await rank_1.close()
+        return await living, was_told
+
+    assert asyncio.run(main()) == (0, True)
+
+
+def test_a_rank_that_waits_in_vain_ends_with_one(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*two_ranks(f"127.0.0.1:{free_port()}", 1), "--dist-timeout", "1"]
+    assert asyncio.run(engine_of(FakeFronts()).run(words)) == 1
+    assert "DistNetworkError: The client socket has timed out after 1000ms" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_found_when_it_is_to_be_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        assert asyncio.run(engine_of(FakeFronts()).run(argv(port))) == 1
+    assert (
+        f"[Errno 98] error while attempting to bind on address ('127.0.0.1', {port}): address already in use"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_start_without_kv_memory_dies_by_sigkill(capsys: pytest.CaptureFixture[str]) -> None:
+    words = argv(free_port(), "--mem-fraction-static", "0.15")
+    assert asyncio.run(engine_of(FakeFronts()).run(words)) == -9
+    log = capsys.readouterr().err
+    assert "Scheduler hit an exception: Traceback" in log
+    assert log.index("minimum viable = 1 - available/pre = 0.1921") < log.index(
+        "Received sigquit from a child"
+    )
+
+
+def test_a_bad_argument_is_printed_plainly_and_ends_with_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve(profile_without_noise(), ["--model-path", "m", "--nope"], start_scale=0.0) == 2
+    log = capsys.readouterr().err
+    assert log.endswith("\nsglang serve: error: unrecognized arguments: --nope\n")
+
+
+def test_an_engine_that_runs_out_of_memory_under_load_dies_by_sigkill(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def main() -> int:
+        fronts = FakeFronts()
+        words = argv(free_port(), "--tp", "16", "--mem-fraction-static", "0.84")
+        living = asyncio.create_task(engine_of(fronts, DEEPSEEK).run(words))
+        front = await fronts.made.get()
+        await front.is_open.wait()
+        assert front.pacemaker is not None
+        await front.pacemaker.submit(Request(0, 8192, 1), ignores_eos=True)
+        return await living
+
+    assert asyncio.run(main()) == -9
+    assert "torch.OutOfMemoryError: CUDA out of memory" in capsys.readouterr().err

@@ -14,9 +14,7 @@ from autotune.space import FlagValue
 from tests.support.records import record
 
 CRASH = EngineFailure(kind=FailureKind.CRASHED, phase=StartPhase.SERVING, line="Segmentation fault")
-NO_KV = EngineFailure(
-    kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, line="Not enough memory."
-)
+NO_KV = EngineFailure(kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, line="Not enough memory.")
 
 
 @dataclass(frozen=True)
