@@ -116,6 +116,11 @@ def load_study(folder: Path) -> Study:
         raise StudyError(f"{folder / STUDY_FILE} is damaged:\n{error}") from error
 
 
+def owner_of(name: str, folder: Path) -> str:
+    """Return the mark of everything that a study launches: two run folders never share one."""
+    return f"{name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+
+
 def _both(space_file: Document, slo_file: Document) -> tuple[SearchSpace, Slo]:
     """Validate both files before complaining about either."""
     try:

@@ -27,7 +27,7 @@ from autotune.record import ClientRecord, Outcome, PointRecord, Role, TrialRecor
 from autotune.request import ClientHealth, Endpoint, LoadResult
 from autotune.slo import Decision, Verdict, judge
 from autotune.space import Candidate
-from autotune.study import Study
+from autotune.study import Study, owner_of
 
 ERROR_RATE = 0.05
 LOOKS = 3
@@ -119,7 +119,8 @@ class _TrialRun:
     def launch_and_load(self) -> None:
         """Launch, measure, tear down."""
         space, name = self.study.space, self.order.name
-        plan = plan_launch(space, self.order.candidate, study=self.study.name, trial=name)
+        owner = owner_of(self.study.name, self.folder)
+        plan = plan_launch(space, self.order.candidate, study=owner, trial=name)
         trial_folder = self.folder / "trials" / name
         trial_folder.mkdir(parents=True, exist_ok=True)
         self.on_phase("launch")

@@ -30,7 +30,7 @@ from autotune.search.feasibility import infeasible_reason, same_candidate, same_
 from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, storage_errors
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.space import Candidate
-from autotune.study import Study, save_study
+from autotune.study import Study, owner_of, save_study
 from autotune.trial import TrialOrder, run_trial, take_over
 
 FREE_ASKS = 50
@@ -104,7 +104,7 @@ class _Tuner:
 
     def run(self) -> StudyHistory:
         """Settle the past, then baseline, search, confirmation and answer."""
-        removed = self.launcher.remove_leftovers(self.study.name)
+        removed = self.launcher.remove_leftovers(owner_of(self.study.name, self.folder))
         again = self.ledger.recover()
         if removed or again:
             self.observe(Recovered(again, removed))

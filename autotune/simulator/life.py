@@ -21,6 +21,7 @@ from autotune.simulator.flags import SchedulerFlags
 from autotune.simulator.pace import Pacemaker
 from autotune.simulator.profile import Profile
 from autotune.simulator.rendezvous import Meeting, RendezvousError, meet
+from autotune.simulator.scheduler import Turn
 from autotune.simulator.startup import Ready, Stage, StageRun, StartFailure, plan_start, serving_failure
 
 _Result = TypeVar("_Result")
@@ -104,7 +105,7 @@ class Engine:
         return await self._lead(stages[-1], ready, meeting, listener)
 
     async def _lead(self, warm_up: StageRun, ready: Ready, meeting: Meeting, listener: socket.socket) -> int:
-        """Serve as rank 0 until SIGTERM, until a peer is lost, or until the model runs out of memory."""
+        """Serve as rank 0, and take the other ranks along when it ends well."""
         scheduler = open_scheduler(self._profile, ready, seed=self._seed)
         pacemaker = Pacemaker(
             scheduler,
@@ -113,24 +114,41 @@ class Engine:
             on_turn=BatchLog(scheduler, self._say),
         )
         front = self._fronts.leader(self._profile, ready, pacemaker, self._say)
+        code = 1
         async with _Tasks() as tasks:
             serving = tasks.add(front.serve(listener))
             beating = tasks.add(pacemaker.run())
             losing = tasks.add(meeting.first_loss())
             _on_stop_signals(front.stop)
-            await self._pass(warm_up)
-            self._say(log_text.http_up(ready.flags.host, ready.flags.port))
-            front.open()
-            self._say(log_text.FIRED_UP)
-            done = await tasks.first_done()
-            if beating in done:
-                new_tokens = sum(piece.new for piece in beating.result().pieces)
-                failure = serving_failure(self._profile, ready.capacity, new_tokens)
-                return await self._die(failure.text, failure.exit_code)
-            if losing in done:
-                return await self._die(log_text.scheduler_exception(_PEER_LOST), -signal.SIGKILL)
-            serving.result()
-            await meeting.close(say_shutdown=True)
+            try:
+                await self._warm_up(warm_up, ready.flags, front)
+                await tasks.first_done()
+                code = await self._end(ready, serving, beating, losing)
+            finally:
+                await meeting.close(say_shutdown=code == 0)
+        return code
+
+    async def _warm_up(self, warm_up: StageRun, flags: SchedulerFlags, front: HttpFront) -> None:
+        await self._pass(warm_up)
+        self._say(log_text.http_up(flags.host, flags.port))
+        front.open()
+        self._say(log_text.FIRED_UP)
+
+    async def _end(
+        self,
+        ready: Ready,
+        serving: asyncio.Task[None],
+        beating: asyncio.Task[Turn],
+        losing: asyncio.Task[bool],
+    ) -> int:
+        """Return the exit code for whatever ended first: the service, the model or another rank."""
+        if beating.done():
+            new_tokens = sum(piece.new for piece in beating.result().pieces)
+            failure = serving_failure(self._profile, ready.capacity, new_tokens)
+            return await self._die(failure.text, failure.exit_code)
+        if losing.done():
+            return await self._die(log_text.scheduler_exception(_PEER_LOST), -signal.SIGKILL)
+        serving.result()
         return 0
 
     async def _follow(self, flags: SchedulerFlags, meeting: Meeting, listener: socket.socket) -> int:
@@ -188,9 +206,8 @@ class _Tasks:
         self._tasks.add(task)
         return task
 
-    async def first_done(self) -> set[asyncio.Task[Any]]:
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        return done
+    async def first_done(self) -> None:
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _meet(flags: SchedulerFlags) -> Meeting:

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Send
 
 from autotune.simulator import server_info
 from autotune.simulator.life import Engine, HttpFront
@@ -127,7 +128,7 @@ class _Generation:
             try:
                 asked = self._service.understand(wire, await _body(request))
                 if asked.streams:
-                    return StreamingResponse(self._stream(asked), media_type="text/event-stream")
+                    return _EventStream(self._stream(asked), media_type="text/event-stream")
                 return JSONResponse(await self._service.answer(asked))
             except AnswerError as error:
                 return JSONResponse(error.body, status_code=error.status)
@@ -146,6 +147,14 @@ class _Generation:
         if asked.get("abort_all") or asked.get("rid"):
             self._service.abort("" if asked.get("abort_all") else str(asked["rid"]))
         return Response()
+
+
+class _EventStream(StreamingResponse):
+    """A stream whose source is closed as soon as the client is gone, not when it is collected."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self.body_iterator):  # type: ignore[type-var] - it is the generator it was made from
+            await super().stream_response(send)
 
 
 class _Control:

@@ -6,6 +6,7 @@ What is asserted is what physics forces; no time is.
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.confirmation import AnswerKind
 from autotune.search.ledger import StudyHistory, read_history
 from autotune.space import SearchSpace
+from autotune.study import owner_of
 from tests.real_engine.cpu import SOCKET_VARIABLE
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
@@ -58,9 +60,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("study")
 
 
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture
-def command(folder: Path, preloaded: Path, cpu_space: Callable[..., SearchSpace]) -> list[str]:
-    space = cpu_space(environment={SOCKET_VARIABLE: str(preloaded)}, tune=_TUNE, baseline=_GOOD, port=31800)
+def command(folder: Path, port: int, preloaded: Path, cpu_space: Callable[..., SearchSpace]) -> list[str]:
+    environment = {SOCKET_VARIABLE: str(preloaded)}
+    space = cpu_space(environment=environment, tune=_TUNE, baseline=_GOOD, port=port)
     (folder / "space.yaml").write_text(to_yaml(space))
     (folder / "slo.yaml").write_text(_SLO)
     program = "from autotune.cli import main; main()"
@@ -77,11 +86,12 @@ def history(folder: Path, command: list[str]) -> Iterator[StudyHistory]:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     yield read_history(folder / "real")
-    assert _left_behind("real") == []
+    assert _left_behind(folder / "real") == []
 
 
-def _left_behind(study: str) -> list[psutil.Process]:
-    return living(marked(lambda mark: mark.study == study))
+def _left_behind(study_folder: Path) -> list[psutil.Process]:
+    owner = owner_of(study_folder.name, study_folder)
+    return living(marked(lambda mark: mark.study == owner))
 
 
 def _searched(history: StudyHistory) -> list[TrialRecord]:
@@ -173,7 +183,7 @@ def test_ctrl_c_leaves_no_server_and_no_port(folder: Path, command: list[str]) -
         _, errors = process.communicate()
 
     assert process.returncode == 130, errors
-    assert _left_behind("interrupted") == []
+    assert _left_behind(folder / "interrupted") == []
     assert read_history(folder / "interrupted").trials[0].record.role is Role.BASELINE
 
 
@@ -184,10 +194,10 @@ def test_a_killed_controllers_server_is_removed_by_the_next_one(folder: Path, co
         for line in process.stdout:
             if re.match(r"trial +0 ", line):
                 break
-        while not _left_behind("killed"):
-            pass
+        while not _left_behind(folder / "killed"):
+            assert process.poll() is None
         process.kill()
-    assert _left_behind("killed") != []
+    assert _left_behind(folder / "killed") != []
     arguments[arguments.index("12")] = "2"
 
     done = subprocess.run(arguments, check=False, capture_output=True, text=True)
@@ -195,6 +205,6 @@ def test_a_killed_controllers_server_is_removed_by_the_next_one(folder: Path, co
     assert done.returncode in (0, 1), done.stderr
     assert "removed what an earlier run left behind" in done.stdout
     assert "run again: trial 1" in done.stdout
-    assert _left_behind("killed") == []
+    assert _left_behind(folder / "killed") == []
     outcomes = [trial.record.outcome for trial in read_history(folder / "killed").trials]
     assert outcomes.count(Outcome.INTERRUPTED) == 1

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 
 from autotune.simulator.memory import (
@@ -15,49 +17,54 @@ from autotune.simulator.memory import (
 H100_MIB = 81559
 
 
-@pytest.mark.parametrize(
-    ("tp", "chunk", "dp", "graph", "is_mla", "fraction"),
-    [
-        (1, 8192, 1, 256, False, 0.830),
-        (2, 8192, 1, 256, False, 0.828),
-        (4, 8192, 1, 512, False, 0.819),
-        (8, 8192, 1, 512, False, 0.812),
-        (16, 8192, 1, 512, False, 0.800),
-        (8, 2048, 1, 512, False, 0.874),
-        (8, 16384, 1, 512, False, 0.660),
-        (8, 8192, 1, 64, False, 0.823),
-        (8, 8192, 1, 512, True, 0.799),
-        (16, 2048, 1, 512, True, 0.874),
-        (16, 4096, 1, 512, True, 0.862),
-        (16, 8192, 1, 512, True, 0.787),
-        (16, 16384, 1, 512, True, 0.636),
-        (16, 32768, 1, 512, True, 0.335),
-        (16, 8192, 1, 64, True, 0.798),
-        (16, 8192, 2, 512, True, 0.730),
-        (16, 8192, 8, 512, True, 0.561),
-        (16, 8192, 16, 512, True, 0.335),
-        (16, 8192, 16, 128, True, 0.721),
-        (16, 8192, 16, 64, True, 0.760),
-        (8, 8192, 8, 512, True, 0.573),
-        (8, 8192, 8, 128, True, 0.771),
-    ],
-)
-def test_the_automatic_fraction_is_that_of_sglangs_formula(
-    tp: int, chunk: int, dp: int, graph: int, is_mla: bool, fraction: float
-) -> None:
-    assert (
-        automatic_mem_fraction(
-            gpu_memory_mib=H100_MIB,
-            chunked_prefill_tokens=chunk,
-            max_prefill_tokens=16384,
-            tp=tp,
-            pp=1,
-            dp=dp,
-            decode_graph_max_batch=graph,
-            is_mla=is_mla,
-        )
-        == fraction
+@dataclass(frozen=True)
+class Launch:
+    tp: int
+    chunk: int = 8192
+    dp: int = 1
+    graph: int = 512
+    is_mla: bool = True
+
+
+FRACTIONS = {
+    Launch(1, graph=256, is_mla=False): 0.830,
+    Launch(2, graph=256, is_mla=False): 0.828,
+    Launch(4, is_mla=False): 0.819,
+    Launch(8, is_mla=False): 0.812,
+    Launch(16, is_mla=False): 0.800,
+    Launch(8, 2048, is_mla=False): 0.874,
+    Launch(8, 16384, is_mla=False): 0.660,
+    Launch(8, graph=64, is_mla=False): 0.823,
+    Launch(8): 0.799,
+    Launch(16, 2048): 0.874,
+    Launch(16, 4096): 0.862,
+    Launch(16): 0.787,
+    Launch(16, 16384): 0.636,
+    Launch(16, 32768): 0.335,
+    Launch(16, graph=64): 0.798,
+    Launch(16, dp=2): 0.730,
+    Launch(16, dp=8): 0.561,
+    Launch(16, dp=16): 0.335,
+    Launch(16, dp=16, graph=128): 0.721,
+    Launch(16, dp=16, graph=64): 0.760,
+    Launch(8, dp=8): 0.573,
+    Launch(8, dp=8, graph=128): 0.771,
+}
+
+
+@pytest.mark.parametrize("launch", FRACTIONS, ids=str)
+def test_the_automatic_fraction_is_that_of_sglangs_formula(launch: Launch) -> None:
+    fraction = automatic_mem_fraction(
+        gpu_memory_mib=H100_MIB,
+        chunked_prefill_tokens=launch.chunk,
+        max_prefill_tokens=16384,
+        tp=launch.tp,
+        pp=1,
+        dp=launch.dp,
+        decode_graph_max_batch=launch.graph,
+        is_mla=launch.is_mla,
     )
+    assert fraction == FRACTIONS[launch]
 
 
 def test_without_chunking_the_prefill_limit_sets_the_activation_reserve() -> None:

@@ -72,6 +72,6 @@ def test_a_rendezvous_port_in_use_has_sglangs_words() -> None:
             await meet(f"127.0.0.1:{port}", rank=0, ranks=2, timeout_s=1)
 
     with pytest.raises(
-        RendezvousError, match="ValueError: dist_init_port at .* is not available in 30 seconds"
+        RendezvousError, match=r"ValueError: dist_init_port at \d+ is not available in 30 seconds"
     ):
         asyncio.run(main())

@@ -161,12 +161,12 @@ def test_sigterm_answers_what_was_taken_and_exits_with_zero(tmp_path: Path) -> N
     with started(tmp_path) as server:
         server.await_health()
         assert httpx.get(f"{server.url}/metrics").status_code == 404
-        body = {"input_ids": [1], "sampling_params": {"max_new_tokens": 2000}, "stream": True}
+        body = {"input_ids": [1], "sampling_params": {"max_new_tokens": 400}, "stream": True}
         with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=PATIENCE_S) as response:
             lines = response.iter_lines()
             next(lines)
             server.process.send_signal(signal.SIGTERM)
-            assert '"completion_tokens":2000' in "".join(lines)
+            assert '"completion_tokens":400' in "".join(lines)
         assert server.process.wait(PATIENCE_S) == 0
         log = server.text()
     assert "Prefill batch, #new-seq: 1, #new-token: 1, #cached-token: 0" in log
