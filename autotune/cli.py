@@ -17,6 +17,7 @@ from autotune import __version__
 from autotune.errors import AutotuneError, ConfigError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
 
     from autotune.search.ledger import StudyHistory
@@ -166,20 +167,25 @@ def schema(kind: Annotated[str, typer.Argument(help="space or slo")]) -> None:
     from autotune.slo import Slo
     from autotune.space import SearchSpace
 
-    models = {"space": SearchSpace, "slo": Slo}
+    models: dict[str, type[BaseModel]] = {"space": SearchSpace, "slo": Slo}
     if kind not in models:
         raise ConfigError(f"schema {kind!r}: there are {', '.join(models)}")
     print(json.dumps(models[kind].model_json_schema(by_alias=True), indent=2))
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
-)
-def simulate_server(context: typer.Context) -> None:
-    """Serve the simulator behind SGLang's HTTP surface: PROFILE, then SGLang's own flags."""
-    from autotune.simulator.server import main as serve
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def simulate_server(
+    context: typer.Context,
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A simulator profile.")],
+    time_scale: Annotated[float, typer.Option(help="How much faster than real time it serves.")] = 1.0,
+    start_scale: Annotated[float, typer.Option(help="The share of the start-up time that it takes.")] = 1.0,
+) -> None:
+    """Serve the simulator behind SGLang's HTTP interface; takes SGLang's own flags too."""
+    from autotune.simulator.profile import read_profile
+    from autotune.simulator.server import serve
 
-    raise typer.Exit(serve(context.args))
+    code = serve(read_profile(profile), context.args, time_scale=time_scale, start_scale=start_scale)
+    raise typer.Exit(code)
 
 
 @contextmanager

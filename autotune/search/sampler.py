@@ -125,8 +125,8 @@ def suggest_one(trial: Trial, name: str, tunable: Tunable) -> FlagValue:
             return tunable.snap(trial.suggest_int(name, int(low), int(high), step=step, log=log))
         case FloatRange():
             low, high, log = _range(tunable)
-            step = None if log else tunable.step
-            return tunable.snap(trial.suggest_float(name, low, high, step=step, log=log))
+            grid = None if log else tunable.step
+            return tunable.snap(trial.suggest_float(name, low, high, step=grid, log=log))
 
 
 def _range(tunable: IntRange | FloatRange) -> tuple[float, float, bool]:

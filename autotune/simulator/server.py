@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from autotune.simulator import server_info
 from autotune.simulator.life import Engine, HttpFront
@@ -128,7 +128,7 @@ class _Generation:
             try:
                 asked = self._service.understand(wire, await _body(request))
                 if asked.streams:
-                    return _EventStream(self._stream(asked), media_type="text/event-stream")
+                    return _EventStream(self._stream(asked))
                 return JSONResponse(await self._service.answer(asked))
             except AnswerError as error:
                 return JSONResponse(error.body, status_code=error.status)
@@ -150,11 +150,30 @@ class _Generation:
 
 
 class _EventStream(StreamingResponse):
-    """A stream whose source is closed as soon as the client is gone, not when it is collected."""
+    """Server-sent events that end, with their source, as soon as the client is gone.
 
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(self.body_iterator):  # type: ignore[type-var] - it is the generator it was made from
-            await super().stream_response(send)
+    Starlette's own way waits for a moment in which the stream waits; a model that runs many times faster
+    than real time may never give it one.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[str]) -> None:
+        super().__init__(events)
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        sending = asyncio.create_task(self.stream_response(send))
+        leaving = asyncio.create_task(self.listen_for_disconnect(receive))
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await self._events.aclose()
+        if not sending.cancelled():
+            sending.result()
 
 
 class _Control:

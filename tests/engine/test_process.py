@@ -91,6 +91,8 @@ def post(plan: LaunchPlan, path: str) -> None:
 
 def killed_and_replaced(plan: LaunchPlan) -> socket.socket:
     post(plan, "/die?kill")
+    while held_ports(plan):
+        time.sleep(0.01)
     return socket.create_server(("127.0.0.1", plan.port))
 
 

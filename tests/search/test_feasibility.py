@@ -1,10 +1,10 @@
 from autotune.engine.dialect import EffectiveFlags
 from autotune.record import Outcome, Role
 from autotune.search.feasibility import infeasible_reason, same_candidate, same_effect
-from autotune.space import Candidate, SearchSpace
+from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.support.trials import STUDY, failed, measured, numbered
 
-FLAGS = {"max-running-requests": 16, "chunked-prefill-size": 512}
+FLAGS: dict[str, FlagValue] = {"max-running-requests": 16, "chunked-prefill-size": 512}
 
 
 def test_a_requirement_rejects_with_its_text() -> None:

@@ -192,7 +192,7 @@ def test_a_full_queue_is_503_whole_and_an_abort_in_a_stream() -> None:
     errors = live(World(*words), lambda world: crowd(world, "completions"))
     assert errors[0]["error"]["type"] == "SERVICE_UNAVAILABLE"
 
-    async def whole(world: World) -> list[object]:
+    async def whole(world: World) -> list[Mapping[str, Any] | BaseException]:
         body = {"input_ids": PROMPT}
         return await asyncio.gather(
             *(world.answer("generate", body) for _ in range(10)), return_exceptions=True
