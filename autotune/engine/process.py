@@ -111,7 +111,7 @@ class ProcessEngine:
         try:
             self._launch.api.flush_cache(self._launch.patience.flush_s)
         except NoAnswerError as error:
-            raise EngineError(self.failure() or self._launch.unresponsive(error)) from error
+            raise EngineError(self._launch.failure_behind(error)) from error
 
     def failure(self) -> EngineFailure | None:
         """Return why the engine died, None while all its ranks live and none logged a cause to die."""

@@ -54,6 +54,7 @@ class Patience:
     `cause_s`: for an engine to end after it logged why it must. `stop_s`: after SIGTERM, which SGLang
     answers within 10 s when idle; `stop_loading_s`: the same while it is not serving. `release_s`: for
     processes and ports to be gone after SIGKILL (SGLang's network.py knows of more than 30 s).
+    `settle_s`: for the last of a dying engine's lines and processes.
     """
 
     poll_s: float = 0.1
@@ -165,7 +166,7 @@ class Launch:
         try:
             return self._dialect.parse_effective(self.api.info())
         except NoAnswerError as error:
-            raise EngineError(self.failure() or self.unresponsive(error)) from error
+            raise EngineError(self.failure_behind(error)) from error
 
     def vocabulary_size(self) -> int:
         """Return how many tokens the model knows, or a number below that if the engine does not tell.
@@ -176,7 +177,7 @@ class Launch:
         try:
             return self.api.vocabulary_size() or _SAFE_VOCABULARY
         except NoAnswerError as error:
-            failure = self.failure()
+            failure = self._failure_soon()
             if failure is not None:
                 raise EngineError(failure) from error
             return _SAFE_VOCABULARY
@@ -246,9 +247,15 @@ class Launch:
         line = f"not ready after {self.plan.ready_timeout_s:g} s, still in phase {self._phase}"
         return self._described(kind, line)
 
-    def unresponsive(self, error: NoAnswerError) -> EngineFailure:
-        """Return the failure of an engine whose processes live but which does not do as told."""
-        return self._described(FailureKind.HANG, str(error))
+    def failure_behind(self, error: NoAnswerError) -> EngineFailure:
+        """Return why the engine did not answer: it died, or it lives and does not do as told."""
+        return self._failure_soon() or self._described(FailureKind.HANG, str(error))
+
+    def _failure_soon(self) -> EngineFailure | None:
+        """Look twice: a dying engine closes its connections before it has ended."""
+        if self.failure() is None:
+            time.sleep(self.patience.settle_s)
+        return self.failure()
 
     def _described(self, kind: FailureKind, line: str) -> EngineFailure:
         tail = tuple(self._ranks[0].watch.tail)

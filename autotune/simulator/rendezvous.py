@@ -96,17 +96,18 @@ async def _dial(host: str, port: int, rank: int, timeout_s: float) -> Meeting:
         "torch.distributed.DistNetworkError: The client socket has timed out after "
         f"{timeout_s * 1000:.0f}ms while trying to connect to ({host}, {port})."
     )
+    meeting = Meeting()
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await _connect(host, port)
+            meeting = Meeting(((reader, writer),))
             writer.write(f"rank {rank}\n".encode())
-            answer = await reader.readline()
+            if await reader.readline() == _GO:
+                return meeting
     except (TimeoutError, ConnectionError):
-        raise RendezvousError(line) from None
-    if answer != _GO:
-        writer.close()
-        raise RendezvousError(line)
-    return Meeting(((reader, writer),))
+        pass
+    await meeting.close()
+    raise RendezvousError(line)
 
 
 async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

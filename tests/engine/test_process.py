@@ -25,7 +25,7 @@ from tests.engine.launcher_contract import Arrange, LauncherContract, Phases, Si
 from tests.support import fake_engine
 
 _SHORT = Patience(
-    poll_s=0.02, cause_s=0.2, settle_s=0.05, flush_s=0.3, stop_s=2, stop_loading_s=0.3, release_s=10
+    poll_s=0.02, cause_s=0.2, settle_s=0.3, flush_s=0.3, stop_s=2, stop_loading_s=0.3, release_s=10
 )
 _STUDY = f"study-{os.getpid()}"
 

@@ -41,15 +41,15 @@ _GOOD = {
     "chunked-prefill-size": 2048,
     "max-running-requests": 16,
     "max-total-tokens": 40000,
-    "mem-fraction-static": 0.8,
+    "context-length": 8192,
 }
 _TUNE = {
     "chunked-prefill-size": {"choices": [64, 2048]},
     "max-running-requests": {"choices": [1, 16]},
     "max-total-tokens": {"choices": [512, 40000]},
-    # 0.0001 leaves no room for a KV cache, on any machine.
-    "mem-fraction-static": {
-        "choices": [0.0001, 0.8],
+    # The model was made for 8192 tokens; the engine refuses more.
+    "context-length": {
+        "choices": [8192, 100000],
         "when": "chunked_prefill_size == 2048 and max_running_requests == 16 and max_total_tokens == 40000",
     },
 }
@@ -139,12 +139,14 @@ def test_a_pool_for_two_requests_cannot_beat_one_for_all(history: StudyHistory) 
     assert small < large
 
 
-def test_the_launch_without_room_failed_with_its_kind_phase_and_line(history: StudyHistory) -> None:
+def test_the_launch_that_the_engine_refused_failed_with_its_kind_phase_and_line(
+    history: StudyHistory,
+) -> None:
     failure = next(record.failure for record in _searched(history) if record.failure is not None)
 
-    assert failure.kind is FailureKind.NO_KV_MEMORY
-    assert failure.phase is StartPhase.KV_POOL
-    assert "leave no GPU memory for the KV cache" in failure.line
+    assert failure.kind is FailureKind.BAD_ARGUMENT
+    assert failure.phase is StartPhase.PROCESS
+    assert "context_length (100000) is greater than the derived context_length (8192)" in failure.line
     assert failure.log_tail
 
 

@@ -7,6 +7,8 @@ from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts
 from autotune.simulator.profile import read_profile
 from tests.support.simulated import DEEPSEEK, LLAMA, profile_without_noise
 
+NOISY = read_profile(LLAMA)
+
 
 def costs_of(name: str = LLAMA, *, graph: int = 256, **step: float) -> StepCosts:
     return StepCosts(profile_without_noise(name, **step), decode_graph_max_batch=graph, seed=1)
@@ -62,8 +64,8 @@ def test_a_mixed_pass_takes_what_was_measured_where_it_was() -> None:
 @given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_decode_times_do_not_depend_on_how_a_run_is_cut(cuts: list[int]) -> None:
     total = sum(cuts)
-    whole = StepCosts(read_profile(LLAMA), decode_graph_max_batch=256, seed=3)
-    parts = StepCosts(read_profile(LLAMA), decode_graph_max_batch=256, seed=3)
+    whole = StepCosts(NOISY, decode_graph_max_batch=256, seed=3)
+    parts = StepCosts(NOISY, decode_graph_max_batch=256, seed=3)
     context, batch, longest, times = 5000, 7, 900, []
     for cut in cuts:
         times.append(parts.decode_s(DecodeLoad(batch, context, longest), cut))
@@ -75,8 +77,7 @@ def test_decode_times_do_not_depend_on_how_a_run_is_cut(cuts: list[int]) -> None
 def test_noise_differs_between_launches_and_repeats_for_a_seed() -> None:
     load = DecodeLoad(4, 4000, 1000)
     first, again, other = (
-        StepCosts(read_profile(LLAMA), decode_graph_max_batch=256, seed=seed).decode_s(load, 2000)
-        for seed in (1, 1, 2)
+        StepCosts(NOISY, decode_graph_max_batch=256, seed=seed).decode_s(load, 2000) for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
     assert np.std(first / other) == pytest.approx(0.03 * np.sqrt(2), rel=0.1)

@@ -186,12 +186,12 @@ def test_a_larger_chunk_makes_one_prefill_pass_longer() -> None:
 def test_disabling_the_cache_computes_every_prefix_again() -> None:
     requests = equal_requests(16, 300, 4, groups=2, prefix_tokens=256)
 
-    def computed(**flags: FlagValue) -> int:
-        watched = served(requests, 1, **flags)
+    def computed(*, disabled: bool) -> int:
+        watched = served(requests, 1, disable_radix_cache=disabled)
         return sum(piece.new for turn in watched.of(TurnKind.PREFILL) for piece in turn.pieces)
 
-    assert computed(disable_radix_cache=True) == 16 * 300
-    assert computed() == 2 * 300 + 14 * 44
+    assert computed(disabled=True) == 16 * 300
+    assert computed(disabled=False) == 2 * 300 + 14 * 44
 
 
 def test_lpm_prefills_less_than_fcfs_with_shared_prefixes_and_a_small_pool() -> None:

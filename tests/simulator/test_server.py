@@ -60,8 +60,12 @@ def started(folder: Path, *words: str, port: int | None = None) -> Iterator[Serv
         try:
             yield Server(process, port, log)
         finally:
-            process.kill()
-            process.wait()
+            process.terminate()
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @pytest.fixture(scope="module")

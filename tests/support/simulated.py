@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,10 +14,11 @@ from autotune.space import FlagValue
 
 LLAMA = "llama-8b-1xh100"
 DEEPSEEK = "deepseek-r1-2x8h100"
+_read = functools.cache(read_profile)
 
 
 def profile_without_noise(name: str = LLAMA, **step: float) -> Profile:
-    profile = read_profile(name)
+    profile = _read(name)
     constants = {"noise_ratio": 0.0, "launch_noise_ratio": 0.0, "cold_start_s": 0.0, **step}
     return profile.model_copy(update={"step": profile.step.model_copy(update=constants)})
 
