@@ -6,6 +6,7 @@ anything is derived from them; the engine is gone when this returns or raises; o
 errors become records.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -220,11 +221,13 @@ class _TrialRun:
     def _add(self, point: LoadPoint, result: LoadResult, look: int) -> None:
         """Keep the records of all looks in one file, and derive the load point's numbers from them."""
         measurement = measure(result.records, concurrency=point.concurrency)
+        this_look, path = self._raw_file(point, f"-{look}"), self._raw_file(point)
         if look:
             measurement = join(self.measurements[point.label], measurement)
-        path = self._raw_file(point)
-        digest = write_records(path, LoadResult(records=measurement.records, client=result.client))
-        self._raw_file(point, f"-{look}").unlink()
+            write_records(path, LoadResult(records=measurement.records, client=result.client))
+            this_look.unlink()
+        else:
+            this_look.replace(path)
         self.measurements[point.label] = measurement
         self.points[point.label] = PointRecord(
             load=point.label,
@@ -232,7 +235,7 @@ class _TrialRun:
             goodput_rps=measurement.goodput_rps(self.study.slo.request_limits_s(point.label)),
             client=_client_record(result.client),
             file=str(path.relative_to(self.folder)),
-            sha256=digest,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
 
     def _raw_file(self, point: LoadPoint, suffix: str = "") -> Path:

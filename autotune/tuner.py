@@ -93,7 +93,10 @@ def tune(
 
 @dataclass
 class _Tuner:
-    """The state of one `tune` call; everything that must survive it is in the ledger."""
+    """The state of one `tune` call; everything that must survive it is in the ledger.
+
+    `finished`: the trials that were told, as of the last one.
+    """
 
     study: Study
     launcher: Launcher
@@ -101,6 +104,7 @@ class _Tuner:
     folder: Path
     ledger: Ledger
     observe: Observe
+    finished: tuple[NumberedTrial, ...] = ()
 
     def run(self) -> StudyHistory:
         """Settle the past, then baseline, search, confirmation and answer."""
@@ -108,7 +112,8 @@ class _Tuner:
         again = self.ledger.recover()
         if removed or again:
             self.observe(Recovered(again, removed))
-        allowance = allowance_s(self.budget, self._finished())
+        self.finished = self.ledger.history().trials
+        allowance = allowance_s(self.budget, self.finished)
         self._deadline_s = None if allowance is None else self.launcher.clock.now_s() + allowance
         self._finish_waiting()
         self._measure_baseline()
@@ -134,7 +139,7 @@ class _Tuner:
         while (
             free < FREE_ASKS
             and not self._is_exhausted()
-            and fits_search(self.budget, self._finished(), self._left_s())
+            and fits_search(self.budget, self.finished, self._left_s())
         ):
             record = self._run(self.ledger.ask())
             free = 0 if record.durations_s else free + 1
@@ -149,7 +154,7 @@ class _Tuner:
         baseline, contenders = self._contenders()
         numbers = [trial.number for trial in (*([baseline] if baseline else []), *contenders)]
         known = {trial.number: trial for trial in self._settled()}
-        while contenders and fits_confirmation(self._finished(), self._left_s()):
+        while contenders and fits_confirmation(self.finished, self._left_s()):
             launched = [record.confirms for record in self._confirmations(numbers)]
             number = next_confirmation(
                 numbers, [each for each in launched if each is not None], rounds=self.budget.rounds
@@ -190,6 +195,7 @@ class _Tuner:
         if can_repeat and self.ledger.attempts(asked) < ATTEMPTS:
             self.ledger.run_again(asked)
         self.ledger.tell(asked, record)
+        self.finished = self.ledger.history().trials
         self.observe(TrialEnded(asked, record, self._left_s()))
         return record
 
@@ -235,17 +241,14 @@ class _Tuner:
         """Whether so many confirmations were invalid that more of them would only burn launches."""
         invalid = sum(
             trial.record.role is Role.CONFIRMATION and trial.record.outcome is Outcome.INVALID
-            for trial in self._finished()
+            for trial in self.finished
         )
         return invalid >= ATTEMPTS * len(numbers)
-
-    def _finished(self) -> tuple[NumberedTrial, ...]:
-        return self.ledger.history().trials
 
     def _settled(self) -> tuple[NumberedTrial, ...]:
         """Return the finished trials, those that were cut off or invalid left out."""
         unsettled = (Outcome.INTERRUPTED, Outcome.INVALID)
-        return tuple(trial for trial in self._finished() if trial.record.outcome not in unsettled)
+        return tuple(trial for trial in self.finished if trial.record.outcome not in unsettled)
 
     def _left_s(self) -> float | None:
         return None if self._deadline_s is None else self._deadline_s - self.launcher.clock.now_s()

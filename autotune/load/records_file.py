@@ -12,7 +12,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeAlias
@@ -97,7 +97,7 @@ def _columns(result: LoadResult) -> dict[str, NDArray[np.generic]]:
         "output_tokens": _whole([record.output_tokens for record in records]),
         "cached_tokens": _whole([record.cached_tokens for record in records]),
         "chunks": _whole([len(record.chunk_times_s) for record in records]),
-        "chunk_gaps_ns": _joined([np.diff(_all_to_ns(r.chunk_times_s), prepend=0) for r in records]),
+        "chunk_gaps_ns": _gaps_ns(records),
         "chunk_tokens": _joined([record.chunk_tokens for record in records]),
     }
 
@@ -152,8 +152,15 @@ def _to_ns(time_s: float) -> int:
     return round(time_s * _NS)
 
 
-def _all_to_ns(times_s: NDArray[np.float64]) -> Integers:
-    return np.rint(times_s * _NS).astype(np.int64)
+def _gaps_ns(records: Sequence[RequestRecord]) -> Integers:
+    """Return every record's first chunk time and the gaps after it, one record after the other."""
+    times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in records)])
+    times_ns = np.rint(times_s * _NS).astype(np.int64)
+    counts = np.array([len(record.chunk_times_s) for record in records], dtype=np.int64)
+    firsts = (np.cumsum(counts) - counts)[counts > 0]
+    gaps_ns: Integers = np.diff(times_ns, prepend=0)
+    gaps_ns[firsts] = times_ns[firsts]
+    return gaps_ns
 
 
 def _to_s(time_ns: np.int64) -> float:

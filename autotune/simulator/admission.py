@@ -52,11 +52,7 @@ class PrefillAttempt:
         self._chunk_left = chunk - mixed_in
         self._input_left = flags.max_prefill_tokens - mixed_in
         self._current_offset = mixed_in
-        self._total_offset = mixed_in + sum(
-            min(running.remaining(each), CLIPPED_NEW_TOKENS)
-            * (1.0 if reserves_all and each.ignores_eos else ratio)
-            for each in running
-        )
+        self._total_offset = mixed_in + _reserved_tokens(running, ratio, reserves_all=reserves_all)
 
     @property
     def is_exhausted(self) -> bool:
@@ -125,3 +121,13 @@ class PrefillAttempt:
         self._current_offset += charged + self._page
         self._input_left -= charged
         self._chunk_left -= charged
+
+
+def _reserved_tokens(running: RunningBatch, ratio: float, *, reserves_all: bool) -> float:
+    """Return what running sequences may still write: a share of it, or all of it where they ignore eos."""
+    if not reserves_all:
+        return ratio * running.remaining_sum(CLIPPED_NEW_TOKENS)
+    return sum(
+        min(running.remaining(each), CLIPPED_NEW_TOKENS) * (1.0 if each.ignores_eos else ratio)
+        for each in running
+    )

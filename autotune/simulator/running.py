@@ -20,6 +20,8 @@ class RunningBatch:
         self._ends: list[tuple[int, int, Sequence]] = []
         self._joins = 0
         self._longest_offset: int | None = 0
+        self._end_sum = 0
+        self._longest_output_tokens = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -32,6 +34,8 @@ class RunningBatch:
         sequence.generated += 1
         sequence.stays.append(Stay(now_s, self.step))
         self._members[sequence] = self.step
+        self._end_sum += self.step + sequence.to_generate
+        self._longest_output_tokens = max(self._longest_output_tokens, sequence.request.output_tokens)
         self._joins += 1
         heapq.heappush(self._ends, (self.step + sequence.to_generate, self._joins, sequence))
         self.context_sum += sequence.length
@@ -40,7 +44,9 @@ class RunningBatch:
 
     def leave(self, sequence: Sequence) -> None:
         """Remove a sequence and bring its own counts up to date."""
-        gained = self.step - self._members.pop(sequence)
+        joined = self._members.pop(sequence)
+        self._end_sum -= joined + sequence.to_generate
+        gained = self.step - joined
         sequence.generated += gained
         sequence.computed += gained
         sequence.private += gained
@@ -79,6 +85,12 @@ class RunningBatch:
     def remaining(self, sequence: Sequence) -> int:
         """Return how many output tokens a member still lacks."""
         return sequence.request.output_tokens - self.generated(sequence)
+
+    def remaining_sum(self, most: int) -> int:
+        """Return how many output tokens all members still lack, at most `most` counted for each."""
+        if self._longest_output_tokens <= most:
+            return self._end_sum - self.step * len(self)
+        return sum(min(self.remaining(each), most) for each in self)
 
     @property
     def longest_context(self) -> int:

@@ -1,7 +1,7 @@
 """What autotune itself costs, beside its limits: python -m tests.benchmarks.own_cost
 
-CPU seconds of whole processes (user and system, children included), the median of several runs, since wall time
-on a shared machine says little. The last row is the tuner's own share of a real trial: what a study with
+CPU seconds of whole processes (user and system, children included), the median of several runs, since wall
+time on a shared machine says little. The last row is the tuner's own share of a real trial: what a study with
 engines that take no time at all spends per trial, over the 15 minutes that a launch of a 671B model takes.
 """
 

@@ -21,8 +21,8 @@ NO_KV = EngineFailure(kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, l
 class Script:
     """What one launch does.
 
-    `raises` is raised under load; `dies` makes the engine dead after its load; `client` is the generator's own
-    view of the first `overloaded_runs` loads.
+    `raises` is raised under load; `dies` makes the engine dead after its load; `client` is the generator's
+    own view of the first `overloaded_runs` loads.
     """
 
     ttft_s: float = 0.5
