@@ -4,6 +4,7 @@ Commands import what they need when they run, so that `autotune --help` stays in
 """
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,7 +191,10 @@ def simulate_server(
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn Ctrl-C into a message; by then every context manager has cleaned up."""
+    """Turn Ctrl-C, a hang-up and SIGTERM into a message; by then every context manager has cleaned up."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's choice to ignore a hang-up is kept
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:

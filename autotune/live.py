@@ -53,7 +53,8 @@ class StudyView:
                 self.current = f"trial {trial.number} ({trial.role}) {phase}"
             case TrialEnded(trial=trial, record=record, left_s=left_s):
                 self._count(record, left_s)
-                self.console.print(f"trial {trial.number:>3}  {self._told(record)}", highlight=False)
+                line = f"trial {trial.number:>3}  {self._told(record)}"
+                self.console.print(line, highlight=False, soft_wrap=True)
             case Recovered(run_again=again, removed=removed):
                 self._tell_recovered(again, removed)
         if self._live is not None:
@@ -80,20 +81,20 @@ class StudyView:
 
     def _told(self, record: TrialRecord) -> str:
         """Return one line on a finished trial, as rich markup."""
-        where = escape(str(record.to_candidate()))
+        where = f"\n           [dim]{escape(str(record.to_candidate()))}[/]"
         free = "" if record.same_as is None else f" [dim](as trial {record.same_as})[/]"
         match record.outcome:
             case Outcome.MEASURED:
                 decision = record.verdict.decision if record.verdict else Decision.UNDECIDED
                 colour = {Decision.MET: "green", Decision.MISSED: "yellow"}.get(decision, "cyan")
-                text = f"[{colour}]{decision:9}[/] {self._value(record):>12}  {record.role:12} {where}"
+                text = f"[{colour}]{decision:9}[/] {self._value(record):>12}  {record.role}"
             case Outcome.FAILED:
                 kind = record.failure.kind if record.failure else "failed"
                 line = escape(record.failure.line.strip()[:100]) if record.failure else ""
-                text = f"[red]failed[/]    {kind}  {where}\n           {line}"
+                text = f"[red]failed[/]    {kind}\n           {line}"
             case _:
-                text = f"[dim]{record.outcome:9} {escape(record.reason or '')}  {where}[/]"
-        return text + free
+                text = f"[dim]{record.outcome:9} {escape(record.reason or '')}[/]"
+        return text + free + where
 
     def _tell_recovered(self, again: tuple[int, ...], removed: tuple[str, ...]) -> None:
         if removed:

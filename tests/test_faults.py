@@ -78,7 +78,10 @@ def test_a_study_killed_at_any_phase_ends_with_the_same_set_of_trials(
     _assert_whole(read_history(tmp_path))
 
 
-def test_ctrl_c_ends_with_a_message_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_ends_with_a_message_and_the_same_command_goes_on(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
     command = _tune(tmp_path, "--trials", "200")
     with subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -86,7 +89,7 @@ def test_ctrl_c_ends_with_a_message_and_the_same_command_goes_on(tmp_path: Path)
         assert process.stdout is not None
         for line in process.stdout:
             if re.match(r"trial +3 ", line):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(stop)
                 break
         _, errors = process.communicate()
 

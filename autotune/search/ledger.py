@@ -122,13 +122,12 @@ class Ledger:
     def ask(self) -> AskedTrial:
         """Return the next trial: one that waits in the queue, else the sampler's."""
         trial = self._optuna.ask()
-        if "candidate" in trial.user_attrs:
-            for name in trial.user_attrs["where"]:
+        if "asked" in trial.user_attrs:
+            for name in trial.user_attrs["asked"]["where"]:
                 suggest_one(trial, name, self.study.space.tune[name])
             return _asked(trial.number, trial.user_attrs)
         candidate = suggest(trial, self.study.space)
-        for name, value in _attributes(candidate, Role.SEARCH, candidate.to_dict()).items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr("asked", _asking(candidate, Role.SEARCH, candidate.to_dict()))
         return AskedTrial(trial.number, Role.SEARCH, candidate)
 
     def ask_for(
@@ -144,7 +143,7 @@ class Ledger:
         sampler shall believe the candidate to lie.
         """
         where = coordinates(self.study.space, known)
-        self._optuna.enqueue_trial(where, user_attrs=_attributes(candidate, role, where, confirms))
+        self._optuna.enqueue_trial(where, user_attrs={"asked": _asking(candidate, role, where, confirms)})
         return self.ask()
 
     def waiting(self) -> bool:
@@ -179,7 +178,7 @@ class Ledger:
             if "record" in trial.user_attrs:
                 self.tell(asked, _record_of(trial))
                 continue
-            if "candidate" in trial.user_attrs:
+            if "asked" in trial.user_attrs:
                 self.run_again(asked)
                 again.append(trial.number)
             self.tell(asked, _interrupted(asked))
@@ -190,9 +189,8 @@ class Ledger:
         trials = self._optuna.get_trials(deepcopy=False)
         if any(trial.user_attrs.get("again") == asked.number for trial in trials):
             return
-        where = trials[asked.number].user_attrs["where"]
-        attributes = _attributes(asked.candidate, asked.role, where, asked.confirms)
-        self._optuna.enqueue_trial(where, user_attrs={**attributes, "again": asked.number})
+        asking = trials[asked.number].user_attrs["asked"]
+        self._optuna.enqueue_trial(asking["where"], user_attrs={"asked": asking, "again": asked.number})
 
     def attempts(self, asked: AskedTrial) -> int:
         """Return how often the candidate of this trial was asked for in a row, this time included."""
@@ -242,7 +240,7 @@ def _use_write_ahead_log(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def _attributes(
+def _asking(
     candidate: Candidate, role: Role, where: Mapping[str, FlagValue], confirms: int | None = None
 ) -> dict[str, Any]:
     return {
@@ -254,11 +252,12 @@ def _attributes(
 
 
 def _asked(number: int, attributes: Mapping[str, Any]) -> AskedTrial:
+    asking = attributes.get("asked", {})
     return AskedTrial(
         number=number,
-        role=Role(attributes.get("role", Role.SEARCH)),
-        candidate=Candidate.of(attributes.get("candidate", {})),
-        confirms=attributes.get("confirms"),
+        role=Role(asking.get("role", Role.SEARCH)),
+        candidate=Candidate.of(asking.get("candidate", {})),
+        confirms=asking.get("confirms"),
     )
 
 
