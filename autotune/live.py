@@ -27,6 +27,8 @@ class StudyView:
     budget: Budget
     console: Console
     launches: int = 0
+    confirmations: int = 0
+    spent_s: float = 0.0
     left_s: float | None = None
     best: TrialRecord | None = None
     baseline: TrialRecord | None = None
@@ -61,13 +63,23 @@ class StudyView:
             self._live.update(self._line())
 
     def _count(self, record: TrialRecord, left_s: float | None) -> None:
-        self.left_s = left_s
-        if record.role is not Role.CONFIRMATION and record.durations_s:
-            self.launches += 1
+        if record.durations_s:
+            self.spent_s += record.duration_s
+            self.confirmations += record.role is Role.CONFIRMATION
+            self.launches += record.role is not Role.CONFIRMATION
+        self.left_s = self._estimate_s() if left_s is None else left_s
         if record.role is Role.BASELINE:
             self.baseline = record
         if record.role is not Role.CONFIRMATION and self._is_better(record):
             self.best = record
+
+    def _estimate_s(self) -> float | None:
+        """Return what the launches still to come will take, if they are like those so far."""
+        if self.budget.launches is None or not self.spent_s:
+            return None
+        search = max(self.budget.launches - self.launches, 0)
+        confirmation = max(self.budget.confirmation_launches - self.confirmations, 0)
+        return (search + confirmation) * self.spent_s / (self.launches + self.confirmations)
 
     def _is_better(self, record: TrialRecord) -> bool:
         if record.objectives is None or record.verdict is None:

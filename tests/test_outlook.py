@@ -1,0 +1,35 @@
+from autotune.outlook import outlook
+from autotune.space import SearchSpace
+from tests.support.trials import STUDY
+
+
+def _with(**changes: object) -> str:
+    space = SearchSpace.model_validate(STUDY.space.model_dump(by_alias=True) | changes)
+    return outlook(STUDY.model_copy(update={"space": space}))
+
+
+def test_an_outlook_tells_the_launch_the_defaults_and_the_size_of_the_space() -> None:
+    text = _with()
+
+    assert "local: python3 -m sglang.launch_server --model-path m" in text
+    assert "chunked-prefill-size: 8192" in text
+    assert "the space holds" in text
+    assert "over 4 flags" in text
+
+
+def test_a_night_is_counted_in_simulated_launches_and_says_so() -> None:
+    assert "SIMULATED: a trial takes" in _with()
+    assert "for the confirmation" in _with()
+
+
+def test_a_baseline_that_fails_in_the_simulator_is_told() -> None:
+    text = _with(flags={"mem-fraction-static": 0.05}, tune={"max-running-requests": {"int": [8, 16]}})
+
+    assert "SIMULATED: the baseline fails" in text
+
+
+def test_without_a_profile_nothing_is_foreseen() -> None:
+    text = _with(profile=None, tune={"schedule-conservativeness": {"float": [0.3, 1.0]}})
+
+    assert "is not foreseen" in text
+    assert "infinitely many candidates" in text
