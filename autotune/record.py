@@ -10,7 +10,7 @@ from pydantic import Field
 
 from autotune.document import Frozen
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.failure import EngineFailure
+from autotune.failure import EngineFailure
 from autotune.metrics import PointSummary
 from autotune.slo import Verdict
 from autotune.space import Candidate, FlagValue

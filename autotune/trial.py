@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.failure import EngineError, EngineFailure, StartPhase
 from autotune.engine.launcher import HttpAddress, Launcher, RunningEngine
 from autotune.engine.plan import plan_launch
 from autotune.errors import LoadError
+from autotune.failure import EngineError, EngineFailure, StartPhase
 from autotune.load.arrivals import LoadPoint
 from autotune.load.client import HttpEndpoint
 from autotune.load.health import invalid_reason

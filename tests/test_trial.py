@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.engine.failure import FailureKind
+from autotune.failure import FailureKind
 from autotune.load.records_file import read_records
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.request import ClientHealth

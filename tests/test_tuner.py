@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from autotune.engine.failure import EngineFailure, FailureKind, StartPhase
 from autotune.errors import StudyError
+from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role
 from autotune.request import ClientHealth
 from autotune.search.budget import Budget

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from autotune.engine.catalogue import Catalogue
-from autotune.engine.failure import FailureKind, StartPhase
+from autotune.failure import FailureKind, StartPhase
 from autotune.space import Candidate, FlagValue, SearchSpace
 
 

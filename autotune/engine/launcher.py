@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.failure import EngineFailure, StartPhase
 from autotune.engine.plan import LaunchPlan
+from autotune.failure import EngineFailure, StartPhase
 from autotune.request import Endpoint
 
 

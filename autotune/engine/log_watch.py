@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.engine.dialect import FailureLine, StartLine
-from autotune.engine.failure import EngineFailure, FailureKind, StartPhase
+from autotune.failure import EngineFailure, FailureKind, StartPhase
 
 _LINE_CHARACTERS = 4000
 _TAIL_LINES = 100

@@ -15,13 +15,13 @@ from types import FrameType
 import psutil
 
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.failure import EngineError, EngineFailure, StartPhase
 from autotune.engine.http_api import NoAnswerError
 from autotune.engine.launcher import Clock, HttpAddress
 from autotune.engine.plan import LaunchPlan
 from autotune.engine.process_launch import Launch, MonotonicClock, Patience, held_ports
 from autotune.engine.process_tree import described, is_local, kill_until_gone, living, marked, names_of
 from autotune.errors import InfrastructureError
+from autotune.failure import EngineError, EngineFailure, StartPhase
 
 
 class ProcessLauncher:

@@ -17,7 +17,6 @@ import psutil
 
 from autotune.engine.dialect import Dialect, EffectiveFlags
 from autotune.engine.dialects import dialect_of
-from autotune.engine.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.engine.http_api import EngineApi, NoAnswerError
 from autotune.engine.launcher import Clock
 from autotune.engine.log_watch import LogWatch, is_later
@@ -34,6 +33,7 @@ from autotune.engine.process_tree import (
     port_holder,
 )
 from autotune.errors import InfrastructureError
+from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 
 # No model that is served has fewer tokens, and random prompts need no more.
 _SAFE_VOCABULARY = 1000

@@ -15,9 +15,9 @@ from typing import TextIO
 
 from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.dialects import dialect_of
-from autotune.engine.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.engine.launcher import Clock
 from autotune.engine.plan import LaunchPlan
+from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.request import Endpoint, LoadResult, OfferedLoad
 from autotune.simulator import log_text
 from autotune.simulator.assembly import BatchLog, open_scheduler
@@ -169,10 +169,9 @@ class _Launch:
         start = plan_start(self.profile, self.plan.ranks[0].argv, seed=self.seed)
         phases_s: dict[StartPhase, float] = {}
         for run in start.stages:
-            phase = StartPhase(run.stage.value)
-            on_phase(phase)
-            self._pass_stage(run, phase)
-            phases_s[phase] = run.seconds
+            on_phase(run.phase)
+            self._pass_stage(run)
+            phases_s[run.phase] = run.seconds
         if isinstance(start.outcome, StartFailure):
             raise EngineError(self.die(start.outcome))
         self.logs.write(log_text.FIRED_UP)
@@ -186,21 +185,21 @@ class _Launch:
             self.logs.write(log_text.CHILD_FAILED)
             self.clock.advance(self.profile.start_up.death_s)
         return self._failure(
-            FailureKind(failure.reason.value),
-            StartPhase(failure.stage.value),
+            failure.kind,
+            failure.phase,
             failure.line,
             exit_code=failure.exit_code,
             minimum=failure.minimum_mem_fraction,
         )
 
-    def _pass_stage(self, run: StageRun, phase: StartPhase) -> None:
+    def _pass_stage(self, run: StageRun) -> None:
         for line in run.lines:
             self.logs.write(line)
         left_s = self._began_s + self.plan.ready_timeout_s - self.clock.now_s()
         self.clock.advance(min(run.seconds, left_s))
         if run.seconds > left_s:
             line = f"not ready after {self.plan.ready_timeout_s:g} s"
-            raise EngineError(self._failure(FailureKind.NOT_READY, phase, line))
+            raise EngineError(self._failure(FailureKind.NOT_READY, run.phase, line))
 
     def _failure(
         self,

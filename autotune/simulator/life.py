@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self, TypeVar
 
+from autotune.failure import StartPhase
 from autotune.simulator import log_text
 from autotune.simulator.assembly import BatchLog, open_scheduler
 from autotune.simulator.flags import SchedulerFlags
@@ -22,7 +23,7 @@ from autotune.simulator.pace import Pacemaker
 from autotune.simulator.profile import Profile
 from autotune.simulator.rendezvous import Meeting, RendezvousError, meet
 from autotune.simulator.scheduler import Turn
-from autotune.simulator.startup import Ready, Stage, StageRun, StartFailure, plan_start, serving_failure
+from autotune.simulator.startup import Ready, StageRun, StartFailure, plan_start, serving_failure
 
 _Result = TypeVar("_Result")
 _PEER_LOST = "RuntimeError: NCCL error: remote process exited or there was a network error"
@@ -88,7 +89,7 @@ class Engine:
         meeting = Meeting()
         for run in stages[:-1]:
             await self._pass(run)
-            if run.stage is Stage.RENDEZVOUS and flags.nodes > 1:
+            if run.phase is StartPhase.RENDEZVOUS and flags.nodes > 1:
                 try:
                     meeting = await _meet(flags)
                 except RendezvousError as error:

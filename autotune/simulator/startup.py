@@ -2,16 +2,15 @@
 
 In: a profile, argv, a seed. Out: a `StartUp`: the stages in order with the lines each writes as it begins,
 then either what the engine is `Ready` with or a `StartFailure`. Pure: virtual time adds the seconds up,
-the HTTP server sleeps them. Stages and reasons have the names of the phases and failure kinds of the layer
-above, which this one does not know.
+the HTTP server sleeps them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
+from autotune.failure import FailureKind, StartPhase
 from autotune.simulator import log_text, memory
 from autotune.simulator.arguments import BadArgumentError
 from autotune.simulator.flags import SchedulerFlags, parse_argv
@@ -24,33 +23,11 @@ _PREFILL_GRAPH_GIB = 4.0  # 0.5.16 on an H100: "at least 4.00 GiB is required fo
 _CAPTURED_SHARE = 0.7  # assumed: activations that show up while capturing; the rest only under load
 
 
-class Stage(StrEnum):
-    """What the engine is busy with."""
-
-    PROCESS = "process"
-    RENDEZVOUS = "rendezvous"
-    WEIGHTS = "weights"
-    KV_POOL = "kv_pool"
-    GRAPH_CAPTURE = "graph_capture"
-    WARM_UP = "warm_up"
-    SERVING = "serving"
-
-
-class Reason(StrEnum):
-    """Why it failed."""
-
-    BAD_ARGUMENT = "bad_argument"
-    NO_KV_MEMORY = "no_kv_memory"
-    OUT_OF_MEMORY_LOADING = "out_of_memory_loading"
-    OUT_OF_MEMORY_CAPTURE = "out_of_memory_capture"
-    OUT_OF_MEMORY_SERVING = "out_of_memory_serving"
-
-
 @dataclass(frozen=True)
 class StageRun:
     """One stage: how long it takes, and what is logged when it begins."""
 
-    stage: Stage
+    phase: StartPhase
     seconds: float
     lines: tuple[str, ...] = ()
 
@@ -59,8 +36,8 @@ class StageRun:
 class StartFailure:
     """How a start ends badly: the decisive line, everything that is written, and the exit code."""
 
-    reason: Reason
-    stage: Stage
+    kind: FailureKind
+    phase: StartPhase
     line: str
     text: str
     exit_code: int = _KILLED
@@ -106,13 +83,13 @@ def plan_start(profile: Profile, argv: Sequence[str], *, seed: int) -> StartUp:
         return _refused(profile, error)
     capacity = _capacity(profile, flags)
     outcome = _failure(profile, flags, capacity) or Ready(flags, capacity)
-    last = Stage.WARM_UP if isinstance(outcome, Ready) else outcome.stage
+    last = StartPhase.WARM_UP if isinstance(outcome, Ready) else outcome.phase
     factor = max(0.5, 1 + profile.start_up.noise_ratio * np.random.default_rng(seed).standard_normal())
-    order = list(Stage)
+    order = list(StartPhase)
     runs = tuple(
-        StageRun(run.stage, run.seconds * factor, run.lines)
+        StageRun(run.phase, run.seconds * factor, run.lines)
         for run in _stages(profile, flags, capacity)
-        if order.index(run.stage) <= order.index(last)
+        if order.index(run.phase) <= order.index(last)
     )
     return StartUp(runs, outcome)
 
@@ -122,15 +99,15 @@ def serving_failure(profile: Profile, capacity: Capacity, new_tokens: int) -> St
     wanted_gib = profile.memory.chunk_reserve_gib * new_tokens / 1024
     line = log_text.out_of_memory(wanted_gib, profile.memory.gpu_memory_mib / 1024, capacity.available_gib)
     text = log_text.scheduler_exception(line)
-    return StartFailure(Reason.OUT_OF_MEMORY_SERVING, Stage.SERVING, line, text)
+    return StartFailure(FailureKind.OUT_OF_MEMORY_SERVING, StartPhase.SERVING, line, text)
 
 
 def _refused(profile: Profile, error: BadArgumentError) -> StartUp:
     """Return the start that the argument parser or the validation ends."""
     trace = "" if error.usage else "Traceback (most recent call last):\n  (simulated: no frames)\n"
     text = f"{error.usage}{trace}{error.line}"
-    failure = StartFailure(Reason.BAD_ARGUMENT, Stage.PROCESS, error.line, text, error.exit_code)
-    return StartUp((StageRun(Stage.PROCESS, profile.start_up.arguments_s),), failure)
+    failure = StartFailure(FailureKind.BAD_ARGUMENT, StartPhase.PROCESS, error.line, text, error.exit_code)
+    return StartUp((StageRun(StartPhase.PROCESS, profile.start_up.arguments_s),), failure)
 
 
 def _capacity(profile: Profile, flags: SchedulerFlags) -> Capacity:
@@ -175,10 +152,10 @@ def _stages(profile: Profile, flags: SchedulerFlags, capacity: Capacity) -> tupl
     is_alone = flags.nodes == 1 and flags.tp == 1
     after_pool_gib = capacity.available_gib + capacity.graph_gib
     return (
-        StageRun(Stage.PROCESS, seconds.process_s, (log_text.NOTICE,)),
-        StageRun(Stage.RENDEZVOUS, seconds.rendezvous_s, (log_text.RENDEZVOUS_BEGIN,)),
+        StageRun(StartPhase.PROCESS, seconds.process_s, (log_text.NOTICE,)),
+        StageRun(StartPhase.RENDEZVOUS, seconds.rendezvous_s, (log_text.RENDEZVOUS_BEGIN,)),
         StageRun(
-            Stage.WEIGHTS,
+            StartPhase.WEIGHTS,
             seconds.weights_s,
             (
                 log_text.rendezvous_end(0.2 if is_alone else seconds.rendezvous_s),
@@ -186,12 +163,12 @@ def _stages(profile: Profile, flags: SchedulerFlags, capacity: Capacity) -> tupl
             ),
         ),
         StageRun(
-            Stage.KV_POOL,
+            StartPhase.KV_POOL,
             seconds.kv_pool_s,
             (log_text.weights_end(seconds.weights_s, has.free_gib, capacity.weights_gib),),
         ),
         StageRun(
-            Stage.GRAPH_CAPTURE,
+            StartPhase.GRAPH_CAPTURE,
             _capture_s(profile, capacity),
             (
                 log_text.pool_allocated(capacity.pool_tokens, capacity.pool_gib, is_mla=has.is_mla),
@@ -199,7 +176,7 @@ def _stages(profile: Profile, flags: SchedulerFlags, capacity: Capacity) -> tupl
                 *_capture_lines(flags, capacity, after_pool_gib),
             ),
         ),
-        StageRun(Stage.WARM_UP, seconds.warm_up_s, _capacity_lines(flags, capacity)),
+        StageRun(StartPhase.WARM_UP, seconds.warm_up_s, _capacity_lines(flags, capacity)),
     )
 
 
@@ -243,24 +220,24 @@ def _failure(profile: Profile, flags: SchedulerFlags, capacity: Capacity) -> Sta
     out_of_memory = log_text.out_of_memory(1.0, has.gpu_memory_mib / 1024, capacity.available_gib)
     chunk_gib = has.chunk_reserve_gib * (flags.chunk_tokens or flags.max_prefill_tokens) / 1024
     if capacity.weights_gib >= has.free_gib:
-        return _crash(Reason.OUT_OF_MEMORY_LOADING, Stage.WEIGHTS, out_of_memory)
+        return _crash(FailureKind.OUT_OF_MEMORY_LOADING, StartPhase.WEIGHTS, out_of_memory)
     if minimum >= flags.mem_fraction:
         line = log_text.no_kv_memory(flags.mem_fraction, minimum)
-        return _crash(Reason.NO_KV_MEMORY, Stage.KV_POOL, line, round(minimum, 4))
+        return _crash(FailureKind.NO_KV_MEMORY, StartPhase.KV_POOL, line, round(minimum, 4))
     if capacity.pool_tokens < _LEAST_POOL_TOKENS:
         line = log_text.not_enough_memory(flags.mem_fraction)
-        return _crash(Reason.NO_KV_MEMORY, Stage.KV_POOL, line)
+        return _crash(FailureKind.NO_KV_MEMORY, StartPhase.KV_POOL, line)
     if capacity.available_gib + capacity.graph_gib < 0:
-        return _crash(Reason.OUT_OF_MEMORY_LOADING, Stage.KV_POOL, out_of_memory)
+        return _crash(FailureKind.OUT_OF_MEMORY_LOADING, StartPhase.KV_POOL, out_of_memory)
     if capacity.available_gib < _CAPTURED_SHARE * chunk_gib:
         line = log_text.capture_failed(out_of_memory)
-        return _crash(Reason.OUT_OF_MEMORY_CAPTURE, Stage.GRAPH_CAPTURE, line)
+        return _crash(FailureKind.OUT_OF_MEMORY_CAPTURE, StartPhase.GRAPH_CAPTURE, line)
     if flags.policy == "priority":
         line = "ValueError: Unknown schedule_policy: policy='priority'"
-        return _crash(Reason.BAD_ARGUMENT, Stage.WARM_UP, line)
+        return _crash(FailureKind.BAD_ARGUMENT, StartPhase.WARM_UP, line)
     return None
 
 
-def _crash(reason: Reason, stage: Stage, line: str, minimum: float | None = None) -> StartFailure:
+def _crash(kind: FailureKind, phase: StartPhase, line: str, minimum: float | None = None) -> StartFailure:
     text = log_text.scheduler_exception(line)
-    return StartFailure(reason, stage, line.partition("\n")[0], text, minimum_mem_fraction=minimum)
+    return StartFailure(kind, phase, line.partition("\n")[0], text, minimum_mem_fraction=minimum)

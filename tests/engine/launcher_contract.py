@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import pytest
 
-from autotune.engine.failure import EngineError, FailureKind, StartPhase
 from autotune.engine.launcher import Launcher
 from autotune.engine.plan import LaunchPlan
+from autotune.failure import EngineError, FailureKind, StartPhase
 
 
 class Situation(StrEnum):

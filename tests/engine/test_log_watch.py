@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.engine.dialect import FailureLine, StartLine
-from autotune.engine.failure import FailureKind, StartPhase
 from autotune.engine.log_watch import LogWatch, classify, is_later
+from autotune.failure import FailureKind, StartPhase
 
 _STARTS = (
     StartLine(re.compile(r"^load"), StartPhase.WEIGHTS),

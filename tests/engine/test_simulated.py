@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from autotune.engine.dialects import dialect_of
-from autotune.engine.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.engine.launcher import Launcher
 from autotune.engine.log_watch import LogWatch
 from autotune.engine.plan import LaunchPlan, plan_launch
 from autotune.engine.simulated import SimulatedLauncher
+from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.request import LoadResult, OfferedLoad, Request
 from autotune.simulator.profile import read_profile
 from autotune.space import Candidate, FlagValue, SearchSpace

@@ -1,8 +1,8 @@
 import pytest
 
-from autotune.engine.failure import FailureKind
 from autotune.errors import ConfigError
 from autotune.export.selection import RefusedExport, select
+from autotune.failure import FailureKind
 from autotune.search.confirmation import AnswerKind
 from autotune.search.ledger import StudyHistory
 from tests.support import histories as made

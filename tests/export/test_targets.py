@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from autotune import __version__
-from autotune.engine.failure import FailureKind
 from autotune.errors import ConfigError
 from autotune.export.file import ExportFile, comments, write_files
 from autotune.export.selection import RefusedExport
 from autotune.export.targets import Target, export, parse_target
+from autotune.failure import FailureKind
 from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
 

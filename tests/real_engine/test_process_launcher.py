@@ -11,11 +11,11 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
-from autotune.engine.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.engine.plan import LaunchPlan, plan_launch
 from autotune.engine.process import ProcessLauncher
 from autotune.engine.process_launch import held_ports
 from autotune.engine.process_tree import living, marked
+from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.engine.launcher_contract import Phases
 from tests.real_engine.cpu import SOCKET_VARIABLE

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from autotune.document import to_yaml
-from autotune.engine.failure import FailureKind, StartPhase
 from autotune.engine.process_tree import living, marked
+from autotune.failure import FailureKind, StartPhase
 from autotune.load.records_file import read_records
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.confirmation import AnswerKind

@@ -1,6 +1,6 @@
 import pytest
 
-from autotune.engine.failure import FailureKind
+from autotune.failure import FailureKind
 from autotune.record import Outcome, Role
 from autotune.report import findings
 from autotune.search.confirmation import AnswerKind, NumberedTrial

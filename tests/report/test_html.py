@@ -8,7 +8,7 @@ import pytest
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly has no types
 
 from autotune.document import to_yaml
-from autotune.engine.failure import FailureKind
+from autotune.failure import FailureKind
 from autotune.report.html import render_report, write_report
 from tests.support import histories as made
 

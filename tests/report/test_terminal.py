@@ -5,7 +5,7 @@ import shlex
 import pytest
 from rich.console import Console, RenderableType
 
-from autotune.engine.failure import FailureKind
+from autotune.failure import FailureKind
 from autotune.report import terminal
 from autotune.report.commands import trial_plan
 from tests.support import histories as made

@@ -1,8 +1,9 @@
 import pytest
 
+from autotune.failure import FailureKind, StartPhase
 from autotune.simulator import log_text
 from autotune.simulator.profile import Profile, read_profile
-from autotune.simulator.startup import Ready, Reason, Stage, StartFailure, StartUp, plan_start
+from autotune.simulator.startup import Ready, StartFailure, StartUp, plan_start
 from tests.support.simulated import DEEPSEEK, LLAMA
 
 
@@ -32,7 +33,9 @@ def ready(start: StartUp) -> Ready:
 
 def test_a_good_start_goes_through_every_stage_and_says_what_sglang_says() -> None:
     start = started(LLAMA)
-    assert [run.stage for run in start.stages] == [stage for stage in Stage if stage is not Stage.SERVING]
+    assert [run.phase for run in start.stages] == [
+        stage for stage in StartPhase if stage is not StartPhase.SERVING
+    ]
     lines = "\n".join(line for run in start.stages for line in run.lines)
     assert lines.startswith(log_text.NOTICE)
     assert "Load weight end. elapsed=0.20 s, type=Simulated, avail mem=63.48 GB" in lines
@@ -45,7 +48,7 @@ def test_a_good_start_goes_through_every_stage_and_says_what_sglang_says() -> No
 )
 def test_prefill_graphs_take_about_as_long_as_measured(chunk: int, capture_s: float) -> None:
     start = started(LLAMA, "--chunked-prefill-size", str(chunk), "--disable-decode-cuda-graph")
-    run = next(run for run in start.stages if run.stage is Stage.GRAPH_CAPTURE)
+    run = next(run for run in start.stages if run.phase is StartPhase.GRAPH_CAPTURE)
     assert run.seconds == pytest.approx(capture_s, rel=0.2)
 
 
@@ -62,7 +65,11 @@ def test_start_times_differ_between_launches() -> None:
 def test_a_bad_argument_is_known_before_anything_is_loaded() -> None:
     start = started(LLAMA, "--no-such-flag")
     failure = failed(start)
-    assert (failure.reason, failure.stage, failure.exit_code) == (Reason.BAD_ARGUMENT, Stage.PROCESS, 2)
+    assert (failure.kind, failure.phase, failure.exit_code) == (
+        FailureKind.BAD_ARGUMENT,
+        StartPhase.PROCESS,
+        2,
+    )
     assert failure.text.startswith("usage: sglang serve")
     assert failure.text.endswith("sglang serve: error: unrecognized arguments: --no-such-flag")
     assert seconds(start) == 27.0
@@ -70,13 +77,17 @@ def test_a_bad_argument_is_known_before_anything_is_loaded() -> None:
 
 def test_a_refused_combination_is_a_traceback_with_exit_code_one() -> None:
     failure = failed(started(LLAMA, "--page-size", "16", "--chunked-prefill-size", "100"))
-    assert (failure.reason, failure.exit_code) == (Reason.BAD_ARGUMENT, 1)
+    assert (failure.kind, failure.exit_code) == (FailureKind.BAD_ARGUMENT, 1)
     assert failure.text.startswith("Traceback (most recent call last):")
 
 
 def test_a_fraction_below_the_weights_fails_with_the_real_line_and_minimum() -> None:
     failure = failed(started(LLAMA, "--mem-fraction-static", "0.15"))
-    assert (failure.reason, failure.stage, failure.exit_code) == (Reason.NO_KV_MEMORY, Stage.KV_POOL, -9)
+    assert (failure.kind, failure.phase, failure.exit_code) == (
+        FailureKind.NO_KV_MEMORY,
+        StartPhase.KV_POOL,
+        -9,
+    )
     assert failure.minimum_mem_fraction == 0.1921
     assert failure.line == (
         "ValueError: Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static=0.15. "
@@ -87,7 +98,7 @@ def test_a_fraction_below_the_weights_fails_with_the_real_line_and_minimum() -> 
 
 def test_a_pool_of_hardly_a_token_fails_too() -> None:
     failure = failed(started(LLAMA, "--max-total-tokens", "10"))
-    assert failure.reason is Reason.NO_KV_MEMORY
+    assert failure.kind is FailureKind.NO_KV_MEMORY
     assert failure.line.startswith("RuntimeError: Not enough memory. Please try to increase")
 
 
@@ -96,7 +107,7 @@ def test_the_edges_of_the_memory_fraction_are_where_they_were_on_an_h100(fractio
     start = started(LLAMA, "--mem-fraction-static", fraction)
     assert isinstance(start.outcome, Ready) is starts
     if not starts:
-        assert failed(start).reason is Reason.OUT_OF_MEMORY_LOADING
+        assert failed(start).kind is FailureKind.OUT_OF_MEMORY_LOADING
         assert "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate" in failed(start).line
 
 
@@ -110,7 +121,7 @@ def test_little_free_memory_leaves_out_prefill_graphs() -> None:
 
 def test_a_large_chunk_and_a_high_fraction_run_out_of_memory_while_capturing() -> None:
     failure = failed(started(DEEPSEEK, "--mem-fraction-static", "0.87"))
-    assert (failure.reason, failure.stage) == (Reason.OUT_OF_MEMORY_CAPTURE, Stage.GRAPH_CAPTURE)
+    assert (failure.kind, failure.phase) == (FailureKind.OUT_OF_MEMORY_CAPTURE, StartPhase.GRAPH_CAPTURE)
     assert failure.line.startswith("Exception: Capture cuda graph failed: CUDA out of memory.")
     assert "Possible solutions:" in failure.text
 
@@ -128,12 +139,16 @@ def test_a_smaller_chunk_or_graph_limit_moves_the_edge() -> None:
 
 def test_half_the_cards_do_not_hold_the_weights() -> None:
     failure = failed(started(DEEPSEEK, "--tp-size", "8"))
-    assert (failure.reason, failure.stage) == (Reason.OUT_OF_MEMORY_LOADING, Stage.WEIGHTS)
+    assert (failure.kind, failure.phase) == (FailureKind.OUT_OF_MEMORY_LOADING, StartPhase.WEIGHTS)
 
 
 def test_the_policy_that_only_the_parser_knows_is_refused_by_the_scheduler() -> None:
     failure = failed(started(LLAMA, "--schedule-policy", "priority"))
-    assert (failure.reason, failure.stage, failure.exit_code) == (Reason.BAD_ARGUMENT, Stage.WARM_UP, -9)
+    assert (failure.kind, failure.phase, failure.exit_code) == (
+        FailureKind.BAD_ARGUMENT,
+        StartPhase.WARM_UP,
+        -9,
+    )
 
 
 def test_a_pool_below_the_context_length_is_a_warning() -> None:

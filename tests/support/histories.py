@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.failure import EngineFailure, FailureKind, StartPhase
+from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.metrics import LatencySummary, Metric, PointSummary
 from autotune.record import ClientRecord, Outcome, PointRecord, Role, TrialRecord
 from autotune.search.confirmation import Answer, AnswerKind, Confirmed, Gain, NumberedTrial

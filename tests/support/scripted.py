@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.engine.launcher import RunningEngine
 from autotune.engine.plan import LaunchPlan
+from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.request import ClientHealth, LoadResult, OfferedLoad, RequestRecord
 from autotune.space import FlagValue
 from tests.support.records import record

@@ -3,7 +3,7 @@
 from typing import Any
 
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.failure import EngineFailure, FailureKind, StartPhase
+from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.metrics import measure
 from autotune.record import Outcome, PointRecord, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from autotune.engine.dialect import FailureLine, StartLine
-from autotune.engine.failure import FailureKind, StartPhase
+from autotune.failure import FailureKind, StartPhase
 
 # "[2026-11-24 11:52:46 TP1] ": only the axes in use are named.
 _PREFIX = r"^(?:\[[^\]]*\] )?"

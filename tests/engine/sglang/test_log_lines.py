@@ -1,8 +1,8 @@
 import pytest
 
-from autotune.engine.failure import EngineFailure, FailureKind, StartPhase
 from autotune.engine.log_watch import classify
 from autotune.engine.sglang.log_lines import FAILURE_LINES, START_LINES
+from autotune.failure import EngineFailure, FailureKind, StartPhase
 
 NO_KV = (
     "ValueError: Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static=0.15. "
