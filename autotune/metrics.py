@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Metric(StrEnum):
     GOODPUT = "goodput"
 
 
+_NO_TOKENS = np.empty(0, dtype=np.int64)
 LATENCIES = (Metric.TTFT, Metric.TPOT, Metric.ITL, Metric.E2E)
 
 
@@ -156,10 +158,10 @@ class Measurement:
         """Return a throughput per second of the window: tokens by arrival, requests by completion."""
         match metric:
             case Metric.OUTPUT_THROUGHPUT:
-                return self._per_second(self._output_tokens())
+                return self._per_second(self._output_tokens)
             case Metric.TOTAL_THROUGHPUT:
                 prompts = self._completed(lambda record: record.input_tokens)
-                return self._per_second(self._output_tokens() + prompts)
+                return self._per_second(self._output_tokens + prompts)
             case Metric.REQUEST_THROUGHPUT:
                 return self._per_second(self._completed(lambda _: 1))
             case _:
@@ -197,9 +199,7 @@ class Measurement:
     def _gather(self, metric: Metric) -> Samples:
         good = [record for record in self.steady if record.failure is None and record.output_tokens]
         if metric is Metric.ITL:
-            gaps = [_itl_s(record) for record in good]
-            owner = np.repeat([record.index for record in good], [len(each) for each in gaps])
-            return Samples(np.concatenate([*gaps, np.empty(0)]), owner.astype(np.int64))
+            return _gaps(good)
         values = [(self._latency_s(record, metric), record.index) for record in good]
         known = [(value, index) for value, index in values if value is not None]
         return Samples(
@@ -224,13 +224,12 @@ class Measurement:
     def _per_second(self, amount: float) -> float:
         return amount / self._length_s if self._length_s > 0 else 0.0
 
+    @cached_property
     def _output_tokens(self) -> int:
-        total = 0
-        for start, end in self.windows_s:
-            for record in self.records:
-                first, last = np.searchsorted(record.chunk_times_s, (start, end), side="right")
-                total += int(record.chunk_tokens[first:last].sum())
-        return total
+        """Tokens that arrived within the windows, those of requests that failed later included."""
+        times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in self.records)])
+        tokens = np.concatenate([_NO_TOKENS, *(record.chunk_tokens for record in self.records)])
+        return sum(int(tokens[(times_s > start) & (times_s <= end)].sum()) for start, end in self.windows_s)
 
     def _completed(self, weight: Callable[[RequestRecord], int]) -> int:
         return sum(
@@ -287,9 +286,16 @@ def _within(value: float | None, limit: float) -> bool:
     return value is None or value <= limit
 
 
-def _itl_s(record: RequestRecord) -> NDArray[np.float64]:
-    tokens = record.chunk_tokens[1:]
-    return np.repeat(np.diff(record.chunk_times_s) / np.maximum(tokens, 1), tokens)
+def _gaps(records: Sequence[RequestRecord]) -> Samples:
+    """Return the inter-token latencies of all records; a chunk of several tokens counts once for each."""
+    times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in records)])
+    tokens = np.concatenate([_NO_TOKENS, *(record.chunk_tokens for record in records)])
+    chunks = np.array([len(record.chunk_times_s) for record in records], dtype=np.int64)
+    owner = np.repeat(np.array([record.index for record in records], dtype=np.int64), chunks)
+    is_later = np.ones(len(times_s), dtype=bool)
+    is_later[np.cumsum(chunks) - chunks] = False
+    gaps_s = np.diff(times_s, prepend=0.0)[is_later] / np.maximum(tokens[is_later], 1)
+    return Samples(np.repeat(gaps_s, tokens[is_later]), np.repeat(owner[is_later], tokens[is_later]))
 
 
 def _summarise(samples: Samples) -> LatencySummary | None:
