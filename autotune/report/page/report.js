@@ -14,7 +14,7 @@ async function drawPlots() {
   const places = [...document.querySelectorAll("[data-figure]")];
   for (const place of places) {
     const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
-    await Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displaylogo: false });
+    await Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: "hover" });
     await Plotly.relayout(place, ink());
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
