@@ -135,7 +135,7 @@ def _refuse_held_ports(plan: LaunchPlan) -> None:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Keep SIGINT and SIGTERM from interrupting the clean-up; they take effect after it."""
+    """Keep Ctrl-C, SIGTERM and a hang-up from interrupting the clean-up; they take effect after it."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is ever interrupted by them
         return
@@ -144,12 +144,15 @@ def _signals_held() -> Iterator[None]:
     def note(number: int, _frame: FrameType | None) -> None:
         arrived.append(number)
 
-    at_interrupt = signal.signal(signal.SIGINT, note)
-    at_terminate = signal.signal(signal.SIGTERM, note)
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, at_interrupt or signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, at_terminate or signal.SIG_DFL)
-        for number in dict.fromkeys(arrived):
-            signal.raise_signal(number)
+        for number, disposition in before.items():
+            signal.signal(number, disposition or signal.SIG_DFL)
+        for late in dict.fromkeys(arrived):
+            signal.raise_signal(late)
