@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_serializer, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from autotune.document import Frozen
 from autotune.errors import did_you_mean
@@ -94,6 +96,12 @@ class Ceiling(Frozen):
     def _from_text(cls, value: object) -> object:
         return parse_ceiling(value) if isinstance(value, str) else value
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "examples": ["ttft p95 < 10s at concurrency 50"]}
+
     @model_serializer
     def _to_text(self) -> str:
         return self.text
@@ -117,6 +125,12 @@ class Objective(Frozen):
     @classmethod
     def _from_text(cls, value: object) -> object:
         return parse_objective(value) if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "examples": ["maximise output_throughput at concurrency 50"]}
 
     @model_serializer
     def _to_text(self) -> str:

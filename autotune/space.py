@@ -17,6 +17,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import (
     Discriminator,
     Field,
+    FiniteFloat,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -113,7 +114,7 @@ class IntRange(Numeric):
 class FloatRange(Numeric):
     """Numbers from `float[0]` to `float[1]`, both included, on a grid of `step` from the lower bound."""
 
-    bounds: tuple[float, float] = Field(alias="float")
+    bounds: tuple[FiniteFloat, FiniteFloat] = Field(alias="float")
     step: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from autotune.document import Document, Frozen, read_document, to_yaml
+from autotune.document import Document, Frozen, KeyPath, read_document, to_yaml
 from autotune.engine.dialects import dialect_of
 from autotune.errors import ConfigError, Problem, StudyError
+from autotune.expression import Expression
 from autotune.load.workload import read_dataset
 from autotune.simulator.profile import profile_names
 from autotune.slo import Slo
@@ -64,7 +65,11 @@ def read_study(
     space, slo = _both(space_file, slo_file)
     if launcher is not None:
         space = space.model_copy(update={"launcher": launcher})
-    problems = [*_flag_problems(space, space_file), *_launcher_problems(space, space_file)]
+    problems = [
+        *_flag_problems(space, space_file),
+        *_expression_problems(space, space_file),
+        *_launcher_problems(space, space_file),
+    ]
     if slo.workload.dataset is not None:
         dataset = slo_path.parent / slo.workload.dataset
         read_dataset(dataset)
@@ -146,6 +151,24 @@ def _flag_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
             yield document.problem(
                 ("baseline", name), f"{value!r} is not among the values that tune.{name} allows"
             )
+
+
+def _expression_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
+    """Evaluate every expression at both ends of every flag, so that a wrong type shows before a launch."""
+    for end in (0, -1):
+        flags = {
+            name: (tunable.choices if isinstance(tunable, Choices) else tunable.bounds)[end]
+            for name, tunable in space.tune.items()
+        }
+        expressions: list[tuple[KeyPath, Expression]] = [
+            *((("tune", name), each) for name, each in space.conditions.items() if each),
+            *((("require", index), each) for index, each in enumerate(space.requirements)),
+        ]
+        for key, expression in expressions:
+            try:
+                expression.holds({**space.flags, **flags})
+            except ValueError as error:
+                yield document.problem(key, str(error))
 
 
 def _written_values(space: SearchSpace) -> Iterator[tuple[str, str, FlagValue]]:

@@ -105,6 +105,7 @@ class _Tuner:
     ledger: Ledger
     observe: Observe
     finished: tuple[NumberedTrial, ...] = ()
+    spoilt_confirmations: int = 0
 
     def run(self) -> StudyHistory:
         """Settle the past, then baseline, search, confirmation and answer."""
@@ -195,6 +196,8 @@ class _Tuner:
         if can_repeat and self.ledger.attempts(asked) < ATTEMPTS:
             self.ledger.run_again(asked)
         self.ledger.tell(asked, record)
+        if record.outcome is Outcome.INVALID and asked.role is Role.CONFIRMATION:
+            self.spoilt_confirmations += 1
         self.finished = self.ledger.history().trials
         self.observe(TrialEnded(asked, record, self._left_s()))
         return record
@@ -217,6 +220,7 @@ class _Tuner:
         return None if twin is None else take_over(record, *twin)
 
     def _launch(self, asked: AskedTrial) -> TrialRecord:
+        self.ledger.answer(None)  # an earlier call's answer does not know this launch
         order = TrialOrder(
             number=asked.number,
             role=asked.role,
@@ -238,12 +242,8 @@ class _Tuner:
         )
 
     def _confirmations_are_hopeless(self, numbers: list[int]) -> bool:
-        """Whether so many confirmations were invalid that more of them would only burn launches."""
-        invalid = sum(
-            trial.record.role is Role.CONFIRMATION and trial.record.outcome is Outcome.INVALID
-            for trial in self.finished
-        )
-        return invalid >= ATTEMPTS * len(numbers)
+        """Whether so many confirmations of this call were invalid that more would only burn launches."""
+        return self.spoilt_confirmations >= ATTEMPTS * len(numbers)
 
     def _settled(self) -> tuple[NumberedTrial, ...]:
         """Return the finished trials, those that were cut off or invalid left out."""

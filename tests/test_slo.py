@@ -143,3 +143,10 @@ def test_goodput_counts_requests_within_every_per_request_ceiling() -> None:
 @pytest.mark.parametrize("path", sorted(Path("slo").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_slo_loads(path: Path) -> None:
     assert read_document(path).to_model(Slo).ceilings
+
+
+def test_the_schema_describes_ceilings_and_objectives_as_the_lines_that_users_write() -> None:
+    models = Slo.model_json_schema(by_alias=True)["$defs"]
+
+    assert models["Ceiling"]["type"] == "string"
+    assert models["Objective"]["type"] == "string"

@@ -116,3 +116,12 @@ def test_the_launcher_can_be_chosen_on_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slo", sorted(Path("slo").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_space_goes_with_every_shipped_slo(space: Path, slo: Path) -> None:
     assert read_study(space, slo, launcher=LauncherKind.SIMULATED).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "expression", ["chunked_prefill_size <= 'x'", "1 / (chunked_prefill_size - 512) > 0"]
+)
+def test_an_expression_that_cannot_be_evaluated_is_said_before_a_launch(
+    tmp_path: Path, expression: str
+) -> None:
+    assert "cannot be evaluated" in _problems(tmp_path, {"require": [expression]})

@@ -6,6 +6,7 @@ best of many noisy values is biased upwards.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -112,15 +113,16 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
 def next_confirmation(contenders: Sequence[int], launched: Sequence[int], *, rounds: int) -> int | None:
     """Return the trial to launch again, None when every round is complete.
 
-    `contenders`: the baseline and the finalists; `launched`: the trials confirmed so far, in order. Every
-    second round runs backwards, so that a drift of the machine hits nobody twice from the same side.
+    `contenders`: the baseline and the finalists; `launched`: the trials confirmed so far, which an earlier
+    call may have begun with other finalists. Every second round runs backwards, so that a drift of the
+    machine hits nobody twice from the same side.
     """
-    order = [
-        number
-        for index in range(rounds)
-        for number in (contenders if index % 2 == 0 else reversed(contenders))
-    ]
-    return order[len(launched)] if len(launched) < len(order) else None
+    counts = Counter(launched)
+    for index in range(rounds):
+        for number in contenders if index % 2 == 0 else reversed(contenders):
+            if counts[number] <= index:
+                return number
+    return None
 
 
 def conclude(

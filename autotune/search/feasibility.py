@@ -15,7 +15,10 @@ from autotune.space import Candidate, SearchSpace
 
 def infeasible_reason(space: SearchSpace, candidate: Candidate) -> str | None:
     """Return why the candidate cannot run, None if nothing known speaks against it."""
-    violated = space.violated(candidate)
+    try:
+        violated = space.violated(candidate)
+    except ValueError as error:
+        return str(error)
     if violated is not None:
         return f"contradicts 'require: {violated}'"
     return dialect_of(space.engine).invalid_reason(space, candidate)
@@ -48,7 +51,8 @@ def same_effect(
 
 def _is_settled(record: TrialRecord) -> bool:
     ended = record.outcome in (Outcome.MEASURED, Outcome.FAILED)
-    return ended and record.role is not Role.CONFIRMATION and record.same_as is None
+    was_launched = record.same_as is None or bool(record.durations_s)
+    return ended and record.role is not Role.CONFIRMATION and was_launched
 
 
 def _resolved(effective: EffectiveFlags, space: SearchSpace) -> dict[str, object]:

@@ -159,3 +159,11 @@ def test_an_invalid_confirmation_is_no_evidence() -> None:
     confirmations = [*_confirmed(0, 100.0, 101.0), *_confirmed(1, 120.0, 121.0), invalid]
 
     assert conclude(BASELINE, contenders, confirmations, STUDY.slo).winner == 1
+
+
+def test_a_new_finalist_is_launched_as_often_as_those_of_an_earlier_call() -> None:
+    launched = [0, 1, 1, 0]
+    while (number := next_confirmation([0, 2, 1], launched, rounds=2)) is not None:
+        launched.append(number)
+
+    assert sorted(launched) == [0, 0, 1, 1, 2, 2]
