@@ -153,7 +153,11 @@ def test_the_launch_that_the_engine_refused_failed_with_its_kind_phase_and_line(
 def test_the_answer_was_confirmed_by_fresh_launches_and_is_not_a_restrictive_one(
     history: StudyHistory,
 ) -> None:
-    confirmations = [each.record for each in history.trials if each.record.role is Role.CONFIRMATION]
+    confirmations = [
+        each.record
+        for each in history.trials
+        if each.record.role is Role.CONFIRMATION and each.record.outcome is Outcome.MEASURED
+    ]
 
     assert len(confirmations) == 4
     assert history.answer is not None
