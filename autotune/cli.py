@@ -65,7 +65,7 @@ def version(
 
 @app.command()
 def check(space: SpaceFile, slo: SloFile, launcher: Launcher = None) -> None:
-    """Look for everything that would stop a study, without starting an engine."""
+    """Look for what would stop a study, without starting an engine."""
     from autotune.preflight import preflight
 
     draft = _read(space, slo, launcher)

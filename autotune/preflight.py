@@ -1,4 +1,4 @@
-"""Everything that would stop a study, looked for before its first launch; no engine is started.
+"""What would stop a study, looked for before its first launch; no engine is started.
 
 In: a study that was read without errors. Out: problems, all at once. Talks to this machine: programs, paths,
 ports, disk.

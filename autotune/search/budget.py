@@ -1,7 +1,8 @@
 """How much of the budget is left, and whether a launch still fits into it. Pure.
 
 In: what the user allowed (launches, seconds) and the durations of the trials so far. Out: yes or no.
-Invariant: nothing is started that cannot end in time, and time for the confirmation is kept.
+Invariant: no launch of the search begins that by the measured ones would not end in time, the whole
+confirmation included. A running trial is not cut short.
 """
 
 from collections.abc import Sequence
