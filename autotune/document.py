@@ -5,7 +5,7 @@ value and remedy. Talks to the disk; the only importer of yaml. Unknown and dupl
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -18,6 +18,37 @@ from autotune.errors import ConfigError, Problem, did_you_mean
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Misplaced(ValueError):  # noqa: N818 - it says what it is of: a misplaced value
+    """What a validator of a whole model finds wrong with one of its keys; becomes a problem at that key.
+
+    `at`: the path of the key inside the validated model, as the file spells it (`("require", 0)`).
+    """
+
+    def __init__(self, message: str, *, at: KeyPath, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.at = at
+        self.remedy = remedy
+
+
+class Misplacements(ValueError):  # noqa: N818 - the plural of the one above
+    """Several of them at once."""
+
+    def __init__(self, each: Iterable[Misplaced]) -> None:
+        self.each = tuple(each)
+        super().__init__("\n".join(str(one) for one in self.each))
+
+
+def refuse(found: Iterable[Misplaced]) -> None:
+    """Raise what was found, if anything was: `Misplaced` for one, `Misplacements` for several."""
+    match tuple(found):
+        case ():
+            return
+        case (one,):
+            raise one
+        case several:
+            raise Misplacements(several)
 
 
 class Frozen(BaseModel):
@@ -55,17 +86,27 @@ class Document:
         try:
             return model.model_validate(self.data)
         except ValidationError as error:
-            raise ConfigError(self._problem_of(detail, model) for detail in error.errors()) from None
+            details = error.errors()
+        raise ConfigError(problem for detail in details for problem in self._problems_of(detail, model))
 
-    def _problem_of(self, detail: ErrorDetails, model: type[BaseModel]) -> Problem:
+    def _problems_of(self, detail: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem]:
         key = self._written_key(detail["loc"])
+        match detail.get("ctx", {}).get("error"):
+            case Misplaced() as one:
+                yield self.problem((*key, *one.at), str(one), one.remedy)
+            case Misplacements(each=each):
+                yield from (self.problem((*key, *one.at), str(one), one.remedy) for one in each)
+            case _:
+                yield self._problem_of(detail, key, model)
+
+    def _problem_of(self, detail: ErrorDetails, key: KeyPath, model: type[BaseModel]) -> Problem:
         if detail["type"] == "extra_forbidden":
             remedy = did_you_mean(str(detail["loc"][-1]), _known_keys(model))
             return self.problem(key, "unknown key", remedy)
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "missing":
             return self.problem(key, f"the key {detail['loc'][-1]!r} is missing")
-        return self.problem(key, f"{message} (got {_shown(detail['input'])})")
+        return self.problem(key, message + _shown(detail["input"]))
 
     def _written_key(self, location: KeyPath) -> KeyPath:
         """Drop what pydantic adds to a location (the names of union members)."""
@@ -85,6 +126,7 @@ def read_document(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.load(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise ConfigError([Problem("no such file", file=path)]) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -92,6 +134,8 @@ def read_document(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError([Problem(f"is not YAML: {error.problem}", file=path, line=line)]) from None
+    except (yaml.YAMLError, ValueError) as error:  # a control character, a date that is none
+        raise ConfigError([Problem(f"is not YAML: {error}", file=path)]) from None
     if root is None:
         raise ConfigError([Problem("is empty", file=path)])
     lines: dict[KeyPath, int] = {}
@@ -99,7 +143,7 @@ def read_document(path: Path) -> Document:
         if key in lines:
             raise ConfigError([Problem("key given twice", path, line, _dotted(key))])
         lines[key] = line
-    return Document(path, yaml.load(text, Loader=yaml.SafeLoader), lines)
+    return Document(path, data, lines)
 
 
 class _CautiousDumper(yaml.SafeDumper):
@@ -156,5 +200,8 @@ def _dotted(key: KeyPath) -> str:
 
 
 def _shown(value: object, limit: int = 80) -> str:
+    """Return the value in brackets, a long word cut; nothing for a collection of more than one entry."""
+    if isinstance(value, Mapping | list | tuple) and len(value) > 1:
+        return ""
     text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return f" (got {text if len(text) <= limit else text[: limit - 3] + '...'})"

@@ -64,7 +64,7 @@ class StudyError(AutotuneError):
 
 
 class LoadError(AutotuneError):
-    """The load was not what was asked for (client too slow, nothing answered): invalid, not slow."""
+    """The load was not what was asked for (client too slow, nothing sent): invalid, not slow."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

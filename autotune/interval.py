@@ -3,6 +3,7 @@
 Sources: Clopper and Pearson 1934 (share); David and Nagaraja, Order Statistics, section 7.1 (percentile).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,37 @@ def share_interval(hits: float, count: float, *, error_rate: float) -> Interval:
     low = 0.0 if hits <= 0 else float(betaincinv(hits, count - hits + 1, side))
     high = 1.0 if hits >= count else float(betaincinv(hits + 1, count - hits, 1 - side))
     return Interval(low, high)
+
+
+@dataclass(frozen=True)
+class SeenShare:
+    """A share seen in samples that come in clusters, as a request's gaps do.
+
+    `independent`: how many independent samples they are worth, at least `clusters`, their number of clusters.
+    """
+
+    share: float
+    independent: float
+    clusters: float
+
+    def interval(self, *, error_rate: float) -> Interval:
+        """Return the Clopper-Pearson interval of the share over the independent samples.
+
+        Its upper bound is at least that of no hit in `clusters` samples: a few hits tell nothing of how large
+        a cluster of them can be, so they must not make the claim surer than none would.
+        """
+        seen = share_interval(self.share * self.independent, self.independent, error_rate=error_rate)
+        without_hits = share_interval(0, self.clusters, error_rate=error_rate)
+        return Interval(seen.low, max(seen.high, without_hits.high))
+
+
+def pool_shares(shares: Sequence[SeenShare]) -> SeenShare:
+    """Return what was seen of one share in several independent measurements."""
+    independent = sum(each.independent for each in shares)
+    hits = sum(each.share * each.independent for each in shares)
+    return SeenShare(
+        hits / independent if independent else 0.0, independent, sum(each.clusters for each in shares)
+    )
 
 
 def percentile_interval(

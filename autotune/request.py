@@ -5,7 +5,7 @@ the load generator (over HTTP) and the simulator (in virtual time) speak.
 Times are seconds since the load point began, on one monotonic clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to be sent. `token_ids` and `text` stay None until a prompt is needed on a wire."""
+    """One request to be sent. `token_ids` and `text` stay None until a prompt is needed on a wire.
+
+    `after` is the index of the earlier turn of a conversation: this one is sent `pause_s` after that has
+    ended, and follows it directly in the load.
+    """
 
     index: int
     input_tokens: int
@@ -26,13 +30,28 @@ class Request:
     due_s: float | None = None
     token_ids: tuple[int, ...] | None = None
     text: str | None = None
+    after: int | None = None
+    pause_s: float = 0.0
+
+
+def conversations(requests: Iterable[Request]) -> Iterator[tuple[Request, ...]]:
+    """Give the requests as conversations, lazily: a request, and those that wait for one before them."""
+    turns: list[Request] = []
+    for request in requests:
+        if turns and request.after is None:
+            yield tuple(turns)
+            turns = []
+        turns.append(request)
+    if turns:
+        yield tuple(turns)
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedLoad:
     """Requests and when they are sent.
 
-    Closed loop: `concurrency` requests are kept in flight, in order. Open loop (`concurrency` None):
+    Closed loop: `concurrency` requests are kept in flight, in order, a conversation by one slot; the slots
+    begin at once or, with `ramp_s`, spread evenly over that time. Open loop (`concurrency` None):
     every request has a `due_s`, an absolute time since the start, and is sent then whatever happened
     before. `stop_after_s` ends dispatching; what is in flight is still awaited. `salt` tells loads of one
     workload apart: prompts of different salts have nothing in common.
@@ -42,6 +61,7 @@ class OfferedLoad:
     concurrency: int | None
     stop_after_s: float | None = None
     salt: int = 0
+    ramp_s: float = 0.0
 
 
 class RequestPhase(StrEnum):
@@ -68,7 +88,7 @@ class RequestFailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """A request that did not end well. Never retried, never part of a percentile."""
+    """A request that did not end well. Never retried; `metrics` says how it counts."""
 
     kind: RequestFailureKind
     phase: RequestPhase
@@ -105,21 +125,39 @@ class RequestRecord:
 class ClientHealth:
     """What the load generator knows about itself.
 
-    `loop_lag_p99_s`: how late its event loop woke up; `cpu_ratio`: CPU seconds per second of wall time;
-    `peak_in_flight`: the concurrency reached.
+    `loop_lag_p99_s`: how late its event loop woke up; `cpu_ratio`: CPU seconds per second of wall time, of
+    all its processes; `peak_in_flight`: the concurrency reached.
+    `dispatch_delay_*`: from when a request was due to when the client turned to it, connecting not counted;
+    `tokens_per_read`: events with tokens per read that had any (those of one read share one stamp);
+    `clock_drift_s`: how far the kernel's clock moved against the monotonic one; `has_kernel_stamps`: arrivals
+    are stamped by the kernel and not when they are read. Of several processes the worst counts.
     """
 
     loop_lag_p99_s: float
     cpu_ratio: float
     peak_in_flight: int
+    dispatch_delay_p99_s: float = 0.0
+    dispatch_delay_mean_s: float = 0.0
+    tokens_per_read: float = 1.0
+    cpu_s_per_1000_tokens: float = 0.0
+    clock_drift_s: float = 0.0
+    has_kernel_stamps: bool = True
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """One record per dispatched request, in index order; `client` is None in virtual time."""
+    """One record per dispatched request, in index order; `client` is None in virtual time.
+
+    `silent_s`: the run was given up because no byte of any answer came for this long with requests in
+    flight; None for a run that was not. `began_ns`: the beginning that all times count from, on this
+    machine's CLOCK_MONOTONIC, to set them beside other clocks; None in virtual time.
+    """
 
     records: tuple[RequestRecord, ...]
     client: ClientHealth | None
+    silent_s: float | None = None
+    began_ns: int | None = None
 
 
 class Endpoint(Protocol):

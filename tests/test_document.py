@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+from pydantic import model_validator
 
-from autotune.document import Frozen, read_document, to_yaml
+from autotune.document import Frozen, Misplaced, Misplacements, read_document, refuse, to_yaml
 from autotune.errors import ConfigError
 
 
@@ -49,7 +50,14 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("a: [1", "is not YAML"), ("", "is empty"), ("\tx", "is not YAML")]
+    ("text", "expected"),
+    [
+        ("a: [1", "is not YAML"),
+        ("", "is empty"),
+        ("\tx", "is not YAML"),
+        ("a: \x01", "is not YAML"),
+        ("a: 2026-99-99", "is not YAML"),
+    ],
 )
 def test_what_is_not_yaml_is_said(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in _problems(tmp_path, text)
@@ -74,3 +82,58 @@ def test_a_model_written_as_yaml_reads_back_equal(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(to_yaml(model))
 
     assert read_document(tmp_path / "m.yaml").to_model(_Outer) == model
+
+
+class _Judged(Frozen):
+    low: int
+    high: int
+    many: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> "_Judged":
+        if self.low == 99:
+            raise ValueError("the lot is odd")
+        found = [Misplaced("negative", at=("many", i)) for i, each in enumerate(self.many) if each < 0]
+        if self.high < self.low:
+            found.append(Misplaced("below low", at=("high",), remedy="Raise it."))
+        refuse(found)
+        return self
+
+
+class _Holder(Frozen):
+    judged: _Judged
+
+
+def _judged(folder: Path, text: str) -> tuple[str, ConfigError]:
+    path = folder / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_document(path).to_model(_Holder)
+    return str(caught.value).replace(str(folder), ""), caught.value
+
+
+def test_what_a_model_finds_wrong_as_a_whole_has_its_own_line_and_key(tmp_path: Path) -> None:
+    text = "judged:\n  low: 5\n  high: 1\n  many:\n    - 1\n    - -1\n    - -2\n"
+
+    message, error = _judged(tmp_path, text)
+
+    assert message == (
+        "/file.yaml:6: judged.many.1: negative\n"
+        "/file.yaml:7: judged.many.2: negative\n"
+        "/file.yaml:3: judged.high: below low\n    Raise it."
+    )
+    assert [problem.key for problem in error.problems] == ["judged.many.1", "judged.many.2", "judged.high"]
+
+
+def test_a_single_misplaced_value_needs_no_collection() -> None:
+    with pytest.raises(Misplaced, match="wrong"):
+        refuse([Misplaced("wrong", at=("a",))])
+    with pytest.raises(Misplacements, match=r"one\ntwo"):
+        refuse([Misplaced("one", at=("a",)), Misplaced("two", at=("b",))])
+    refuse([])
+
+
+def test_a_whole_model_is_never_shown_as_the_value_that_is_wrong(tmp_path: Path) -> None:
+    message, _ = _judged(tmp_path, "judged:\n  low: 99\n  high: 100\n")
+
+    assert message == "/file.yaml:1: judged: the lot is odd"

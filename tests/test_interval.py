@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from autotune.interval import percentile_interval, share_interval, student_quantile
+from autotune.interval import SeenShare, percentile_interval, pool_shares, share_interval, student_quantile
 
 
 @given(count=st.integers(1, 500), data=st.data())
@@ -44,3 +44,21 @@ def test_a_high_percentile_of_few_samples_has_no_upper_bound() -> None:
 
 def test_students_quantile_is_the_tables() -> None:
     assert student_quantile(0.975, 4) == pytest.approx(2.776, abs=1e-3)
+
+
+def test_a_clustered_share_is_never_surer_than_if_nothing_had_been_over() -> None:
+    nothing = SeenShare(0.0, 300.0, 300).interval(error_rate=0.05)
+    little = SeenShare(1e-4, 70_000.0, 300).interval(error_rate=0.05)
+    much = SeenShare(0.05, 70_000.0, 300).interval(error_rate=0.05)
+
+    assert little.high == nothing.high
+    assert nothing.high < much.low < 0.05 < much.high
+
+
+def test_shares_of_several_launches_are_pooled_by_their_weight() -> None:
+    pooled = pool_shares([SeenShare(0.1, 30.0, 10), SeenShare(0.0, 10.0, 10)])
+
+    assert pooled.share == pytest.approx(0.075)
+    assert (pooled.independent, pooled.clusters) == (40.0, 20)
+    assert pool_shares([]) == SeenShare(0.0, 0.0, 0)
+    assert pool_shares([]).interval(error_rate=0.05).high == 1.0

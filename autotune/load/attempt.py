@@ -5,6 +5,7 @@ Invariant: the tokens of the chunks add up to the server's own count.
 """
 
 import math
+from array import array
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from autotune.load.failure import StreamError
 from autotune.load.stream import EventSplitter
 from autotune.load.wire import Progress, Tally, read_event
 from autotune.load.workload import Wire
-from autotune.request import Request, RequestFailure, RequestPhase, RequestRecord
+from autotune.request import Request, RequestFailure, RequestFailureKind, RequestPhase, RequestRecord
 
 
 class Attempt:
@@ -21,15 +22,23 @@ class Attempt:
     def __init__(self, request: Request, wire: Wire, scheduled_s: float, *, ignore_eos: bool) -> None:
         self._request = request
         self._wire = wire
-        self._scheduled_s = scheduled_s
+        self.scheduled_s = scheduled_s
         self._ignore_eos = ignore_eos
         self._sent_s: float | None = None
         self._is_answered = False
         self._splitter = EventSplitter()
         self._tally = Tally()
-        self._times_s: list[float] = []
-        self._tokens: list[int] = []
+        self._times_s = array("d")
+        self._tokens = array("q")
         self._uncounted_s: list[float] = []
+        self._token_events = 0
+        self._token_reads = 0
+        self._last_event_s = -math.inf
+
+    @property
+    def events_and_reads(self) -> tuple[int, int]:
+        """How many events brought tokens, and in how many different reads they came."""
+        return self._token_events, self._token_reads
 
     @property
     def is_done(self) -> bool:
@@ -46,7 +55,7 @@ class Attempt:
         return RequestPhase.CONNECT if self._sent_s is None else RequestPhase.HEADERS
 
     def sent(self, at_s: float) -> None:
-        """Note that the last byte of the request was handed to the network."""
+        """Note when the last byte of the request was about to be handed to the network."""
         self._sent_s = at_s
 
     def answered(self) -> None:
@@ -75,7 +84,7 @@ class Attempt:
         reported = self._tally.input_tokens
         return RequestRecord(
             index=self._request.index,
-            scheduled_s=self._scheduled_s,
+            scheduled_s=self.scheduled_s,
             sent_s=self._sent_s,
             ended_s=ended_s,
             input_tokens=self._request.input_tokens if reported is None else reported,
@@ -91,13 +100,23 @@ class Attempt:
         return RequestFailure(error.kind, self.phase, error.message)
 
     def _take(self, progress: Progress, at_s: float) -> None:
+        if self._tally.is_done:
+            raise StreamError(RequestFailureKind.PROTOCOL, "an event follows [DONE]")
         new = self._tally.add(progress)
+        if new or (progress.has_text and not self._tally.is_counted):
+            self._count_event(at_s)
         if not self._tally.is_counted and progress.has_text:
             self._uncounted_s.append(at_s)
         elif new and self._uncounted_s:
             self._spread(new)
         elif new:
             self._note(new, at_s)
+
+    def _count_event(self, at_s: float) -> None:
+        self._token_events += 1
+        if at_s != self._last_event_s:
+            self._token_reads += 1
+            self._last_event_s = at_s
 
     def _note(self, new: int, at_s: float) -> None:
         """Events of one arrival are one chunk."""

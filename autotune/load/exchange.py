@@ -1,27 +1,27 @@
-"""One request over HTTP/1.1 with httpx: connections, stamps, and failures by kind.
+"""One request over HTTP/1.1 with httpx: sent, answered, and failures by kind.
 
-In: a body and an `Attempt`. Out: the attempt, stamped; None or the failure it ended with.
-Each connection is an `AsyncClient` of its own, because the pool of a shared httpx 0.28 client takes time that
-is quadratic in its connections. A connection on which anything failed is never used again; redirects, proxies
-of the environment and content encodings are refused.
+In: a body and a `Transcript`. Out: the transcript, its recording filled; None or how its transport failed.
+A connection on which anything failed is never used again; nothing is sent twice; redirects, proxies of the
+environment and content encodings are refused. The transport is asked directly: what `httpx.AsyncClient` adds
+(cookies, redirects, proxies) is not wanted here, and would cost a third of a request's CPU.
 """
 
 import asyncio
 import errno
-import ssl
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from typing import cast
 
 import httpx
 
 from autotune.errors import LoadError
-from autotune.load.attempt import Attempt
 from autotune.load.failure import SHOWN_CHARACTERS, StreamError, shown
-from autotune.request import RequestFailure, RequestFailureKind, RequestPhase
+from autotune.load.transcript import Transcript
+from autotune.load.transport.framing import MalformedAnswer
+from autotune.load.transport.stamped import StampedTransport
+from autotune.request import RequestFailureKind, RequestPhase
 
-_KEEP_ALIVE_S = 2.0
-"""Below uvicorn's 5 s, so that the server never closes a connection while a request is on its way."""
 _DRAIN_S = 1.0
 _HEADERS = {
     "accept": "text/event-stream",
@@ -31,145 +31,137 @@ _HEADERS = {
 _OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Connections:
-    """Idle connections, the last used first; their number grows with the load."""
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of one request: until connected, from sent to the first byte of the body, and for the whole."""
 
-    def __init__(self, base_url: str) -> None:
-        secure = base_url.startswith("https:")
-        self._ssl_context = httpx.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._idle: list[httpx.AsyncClient] = []
-
-    def prepare(self, count: int) -> None:
-        """Make clients in advance; making one costs a millisecond."""
-        self._idle.extend(self._open() for _ in range(count - len(self._idle)))
-
-    def take(self) -> httpx.AsyncClient:
-        """Return a client that nobody else uses."""
-        return self._idle.pop() if self._idle else self._open()
-
-    def give_back(self, client: httpx.AsyncClient) -> None:
-        """Keep a client for the next request."""
-        self._idle.append(client)
-
-    async def close(self) -> None:
-        """Close what is idle."""
-        while self._idle:
-            await self._idle.pop().aclose()
-
-    def _open(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE_S)
-        transport = httpx.AsyncHTTPTransport(verify=self._ssl_context, limits=limits, trust_env=False)
-        return httpx.AsyncClient(transport=transport, timeout=None, trust_env=False, headers=_HEADERS)  # noqa: S113 - the whole request has one deadline
+    whole_s: float = 600.0
+    connect_s: float = 30.0
+    first_byte_s: float | None = None
 
 
 class Exchange:
-    """Sends requests to one URL; `clock` gives the seconds since the load began."""
+    """Sends requests to one URL. `headers` go with every request, after the ones that are always sent."""
 
     def __init__(
-        self, url: str, connections: Connections, clock: Callable[[], float], timeout_s: float
+        self,
+        url: str,
+        transport: StampedTransport,
+        timeouts: Timeouts,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._url = url
-        self._connections = connections
-        self._clock = clock
-        self._timeout_s = timeout_s
+        self._url = httpx.URL(url)
+        self._transport = transport
+        self._headers = httpx.Headers([*_HEADERS.items(), *(headers or {}).items()])
+        self._timeouts = timeouts
 
-    async def run(self, body: bytes, attempt: Attempt) -> RequestFailure | None:
-        """Send one request, take its answer in, and return how it failed, None if it did not.
+    async def run(self, body: bytes, transcript: Transcript) -> StreamError | None:
+        """Send one request and wait for the end of its answer; return how that failed, None if it did not.
+
+        What the answer says is not judged here but when its transcript is read.
 
         Raises:
             LoadError: this machine ran out of files, ports or memory; the server is not to blame.
         """
         try:
-            await self._converse(body, attempt)
-            attempt.check_end()
+            async with asyncio.timeout(self._timeouts.whole_s):
+                await self._converse(body, transcript)
         except StreamError as error:
-            return attempt.failed(error)
+            return error
         except TimeoutError:
-            message = f"no end within {self._timeout_s:g} s"
-            return _unless_whole(attempt, StreamError(RequestFailureKind.TIMEOUT, message))
+            return _timeout(f"no end within {self._timeouts.whole_s:g} s")
+        except httpx.TimeoutException as error:
+            return _timeout(str(error))
+        except MalformedAnswer as error:
+            return StreamError(RequestFailureKind.PROTOCOL, str(error))
         except httpx.TransportError as error:
-            _refuse_own_limits(error)
+            refuse_own_limits(error)
             message = str(error) or type(error).__name__
-            return _unless_whole(attempt, StreamError(_kind_of(attempt.phase), message))
+            return StreamError(_kind_of(transcript.phase()), message, is_of_transport=True)
         return None
 
-    async def _converse(self, body: bytes, attempt: Attempt) -> None:
-        client = self._connections.take()
-        stamps = _Stamps(attempt, self._clock)
-        is_clean = False
+    async def _converse(self, body: bytes, transcript: Transcript) -> None:
+        recording = transcript.recording
+        limits_s = {
+            "connect": min(self._timeouts.connect_s, self._timeouts.whole_s),
+            "read": self._timeouts.first_byte_s,
+        }
+        request = httpx.Request(
+            "POST",
+            self._url,
+            headers=self._headers,
+            content=body,
+            extensions={"recording": recording, "timeout": limits_s},
+        )
+        response = await self._transport.handle_async_request(request)
         try:
-            async with asyncio.timeout(self._timeout_s) as deadline:
-                await self._stream(client, body, stamps, deadline)
-            is_clean = True
-        finally:
-            if is_clean:
-                self._connections.give_back(client)
-            else:
-                await client.aclose()
-                await stamps.close_socket()
-
-    async def _stream(
-        self, client: httpx.AsyncClient, body: bytes, stamps: "_Stamps", deadline: asyncio.Timeout
-    ) -> None:
-        attempt, extensions = stamps.attempt, {"trace": stamps.trace}
-        async with client.stream("POST", self._url, content=body, extensions=extensions) as response:
             await _refuse_unless_events(response)
-            attempt.answered()
-            async with aclosing(_chunks(response)) as chunks:
-                async for data in chunks:
-                    attempt.receive(data, self._clock())
-                    if attempt.is_done:
-                        deadline.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
+            transcript.begin()
+            await _end_of(transcript)
+        finally:
+            await response.aclose()
 
 
-class _Socket(Protocol):
-    async def aclose(self) -> None: ...
+async def _end_of(transcript: Transcript) -> None:
+    """Wait for the answer's end; a server that says [DONE] and then nothing gets a second more."""
+    recording, loop = transcript.recording, asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
 
+    def give_up() -> None:
+        transcript.read_all()
+        if transcript.attempt.is_done:
+            recording.fail(httpx.ReadTimeout("no end of the answer after [DONE]"))
 
-class _Stamps:
-    """httpx's trace of one request: when it was sent, and the socket that was opened for it."""
-
-    def __init__(self, attempt: Attempt, clock: Callable[[], float]) -> None:
-        self.attempt = attempt
-        self._clock = clock
-        self._socket: _Socket | None = None
-
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take in one event of httpcore."""
-        if event == "http11.send_request_body.complete":
-            self.attempt.sent(self._clock())
-        elif event == "connection.connect_tcp.complete":
-            self._socket = info["return_value"]
-
-    async def close_socket(self) -> None:
-        """Close it again: httpcore 1.0.9 forgets a socket whose TLS handshake is cancelled."""
-        if self._socket is not None:
-            await self._socket.aclose()
+    transcript.on_end_mark = lambda: timers.append(loop.call_later(_DRAIN_S, give_up))
+    if transcript.has_end_mark:
+        transcript.on_end_mark()
+    try:
+        await recording.end
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 async def _refuse_unless_events(response: httpx.Response) -> None:
     if response.status_code != httpx.codes.OK:
         beginning = await _beginning(response)
-        raise StreamError(RequestFailureKind.HTTP_STATUS, f"HTTP {response.status_code}: {beginning}")
+        more = "".join(
+            f" ({name}: {shown(response.headers[name].encode())})"
+            for name in ("Retry-After", "Location")
+            if name in response.headers
+        )
+        raise StreamError(RequestFailureKind.HTTP_STATUS, f"HTTP {response.status_code}: {beginning}{more}")
     kind = response.headers.get("content-type", "nothing")
     if not kind.startswith("text/event-stream"):
         beginning = await _beginning(response)
         raise StreamError(RequestFailureKind.PROTOCOL, f"the answer is {kind}, not a stream: {beginning}")
-
-
-def _chunks(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """Httpx declares an iterator, but it is a generator and has to be closed when left early."""
-    return cast("AsyncGenerator[bytes]", response.aiter_raw())
+    coding = response.headers.get("content-encoding", "identity")
+    if coding != "identity":
+        raise StreamError(RequestFailureKind.PROTOCOL, f"the answer is encoded ({coding}), which was refused")
 
 
 async def _beginning(response: httpx.Response) -> str:
+    """Return the first bytes of a body that is no stream, as far as they come."""
     data = b""
-    async with aclosing(_chunks(response)) as chunks:
-        async for chunk in chunks:
-            data += chunk
-            if len(data) >= 4 * SHOWN_CHARACTERS:
-                break
+    try:
+        async with aclosing(cast("_Closing", response.aiter_raw())) as chunks:
+            async for chunk in chunks:
+                data += chunk
+                if len(data) >= 4 * SHOWN_CHARACTERS:
+                    break
+    except httpx.TransportError:
+        data += b" (cut)"
     return shown(data)
+
+
+class _Closing(AsyncIterator[bytes]):
+    """Httpx declares an iterator, but it is a generator and has to be closed when left early."""
+
+    async def aclose(self) -> None: ...
+
+
+def _timeout(message: str) -> StreamError:
+    return StreamError(RequestFailureKind.TIMEOUT, message, is_of_transport=True)
 
 
 def _kind_of(phase: RequestPhase) -> RequestFailureKind:
@@ -177,18 +169,12 @@ def _kind_of(phase: RequestPhase) -> RequestFailureKind:
     return RequestFailureKind.CONNECTION if before_answer else RequestFailureKind.CUT_STREAM
 
 
-def _unless_whole(attempt: Attempt, error: StreamError) -> RequestFailure | None:
-    """Return the failure; none if the answer was whole and only the end of its body is late or lost."""
-    if not attempt.is_done:
-        return attempt.failed(error)
-    try:
-        attempt.check_end()
-    except StreamError as short:
-        return attempt.failed(short)
-    return None
+def refuse_own_limits(error: BaseException) -> None:
+    """Tell a resource that this machine lacks from a server that refuses.
 
-
-def _refuse_own_limits(error: BaseException) -> None:
+    Raises:
+        LoadError: the load generator ran out of files, ports or memory.
+    """
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in _OWN_LIMITS:
             raise LoadError(f"the load generator ran out of a resource of its own: {cause}") from error

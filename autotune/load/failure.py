@@ -6,12 +6,16 @@ SHOWN_CHARACTERS = 200
 
 
 class StreamError(Exception):
-    """What the server sent ends this request without a latency."""
+    """What the server sent ends this request without a latency.
 
-    def __init__(self, kind: RequestFailureKind, message: str) -> None:
+    `is_of_transport`: the connection broke or the time was over, which says nothing about what came before.
+    """
+
+    def __init__(self, kind: RequestFailureKind, message: str, *, is_of_transport: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.is_of_transport = is_of_transport
 
 
 def shown(data: bytes) -> str:

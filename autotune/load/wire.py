@@ -8,6 +8,9 @@ Invariant: tokens are what the server's usage says; the number of chunks is neve
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic_core import from_json
 
 from autotune.load.failure import StreamError, shown
 from autotune.load.workload import Wire, Workload
@@ -21,9 +24,11 @@ _PATHS: Mapping[Wire, str] = {
 _DONE = b"[DONE]"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What one event says. Counts are totals so far, None where the event has none."""
+class Progress(NamedTuple):
+    """What one event says. Counts are totals so far, None where the event has none.
+
+    A named tuple, because one is made for every token.
+    """
 
     output_tokens: int | None = None
     input_tokens: int | None = None
@@ -159,7 +164,7 @@ def _ids(request: Request) -> Sequence[int]:
 
 def _parsed(data: bytes) -> Mapping[str, object]:
     try:
-        event = json.loads(data)
+        event = from_json(data)  # four times as fast as the standard library's
     except ValueError:
         raise StreamError(RequestFailureKind.PROTOCOL, f"an event is not JSON: {shown(data)}") from None
     if not isinstance(event, dict):
@@ -227,4 +232,4 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if type(value) is int and value >= 0 else None  # a bool is no count

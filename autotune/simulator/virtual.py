@@ -22,6 +22,7 @@ from autotune.request import (
     RequestFailureKind,
     RequestPhase,
     RequestRecord,
+    conversations,
 )
 from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
 from autotune.simulator.sequence import Sequence, Stay
@@ -32,11 +33,12 @@ _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A request on its way, with the time it was due and the time it was sent."""
+    """A request on its way, when it was due and when it was sent; `later` turns wait for it to end."""
 
     request: Request
     scheduled_s: float
     sent_s: float
+    later: tuple[Request, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +95,18 @@ class _Load:
         self._begin_s = scheduler.now_s
         self._first_step = scheduler.running.step
         self._stop_s = inf if offered.stop_after_s is None else offered.stop_after_s
-        self._to_send = iter(offered.requests)
+        self._to_send = conversations(offered.requests)
         self._on_the_way: list[tuple[float, int, _Sent]] = []
         self._in_flight: dict[Sequence, _Sent] = {}
         self._token_times: list[NDArray[np.float64]] = []
         self._ended: list[_Ended] = []
         self._records: list[RequestRecord] = []
         if offered.concurrency is None:
-            for request in offered.requests:
-                self._send(request, request.due_s or 0.0, request.due_s or 0.0)
-        self._is_closed_loop = offered.concurrency is not None
-        for _ in range(offered.concurrency or 0):
-            self._send_next(0.0)
+            for turns in self._to_send:
+                self._send(turns, turns[0].due_s or 0.0)
+        slots = min(offered.concurrency or 0, len(offered.requests))
+        for position in range(slots):
+            self._send_next(position * offered.ramp_s / slots)
 
     @property
     def is_open(self) -> bool:
@@ -132,7 +134,7 @@ class _Load:
             sent = self._in_flight.pop(sequence, None)
             if sent is not None:
                 self._ended.append(_Ended(sent, sequence, turn.ended_s))
-                self._send_next(turn.ended_s - self._begin_s)
+                self._send_next(turn.ended_s - self._begin_s, sent.later)
 
     def records(self) -> tuple[RequestRecord, ...]:
         """Return the records of everything that was sent, in index order."""
@@ -167,21 +169,21 @@ class _Load:
             self._ended.append(_Ended(sent, sequence, now_s, RequestFailureKind.CUT_STREAM))
         self._in_flight.clear()
 
-    def _send_next(self, now_s: float) -> None:
-        """In a closed loop, send the next request."""
-        request = next(self._to_send, None) if self._is_closed_loop else None
-        if request is not None:
-            self._send(request, now_s, now_s)
+    def _send_next(self, now_s: float, later: tuple[Request, ...] = ()) -> None:
+        """Send the next turn of a conversation or, in a closed loop, begin the next one."""
+        turns = later or next(self._to_send, ())
+        if turns:
+            self._send(turns, now_s + turns[0].pause_s)
 
-    def _send(self, request: Request, scheduled_s: float, sent_s: float) -> None:
-        if sent_s >= self._stop_s:
+    def _send(self, turns: tuple[Request, ...], at_s: float) -> None:
+        if at_s >= self._stop_s:
             return
-        sent = _Sent(request, scheduled_s, sent_s)
+        sent = _Sent(turns[0], at_s, at_s, turns[1:])
         if self._scheduler.is_dead:
-            self._records.append(_record(sent, sent_s, failure=_GONE))
+            self._records.append(_record(sent, at_s, failure=_GONE))
             return
-        arrival_s = self._begin_s + sent_s + self._request_s
-        heapq.heappush(self._on_the_way, (arrival_s, request.index, sent))
+        arrival_s = self._begin_s + at_s + self._request_s
+        heapq.heappush(self._on_the_way, (arrival_s, sent.request.index, sent))
 
     def _deliver(self, sent: _Sent, arrived_s: float) -> None:
         refusal = self._scheduler.refusal(sent.request)
@@ -189,7 +191,7 @@ class _Load:
             now_s = arrived_s - self._begin_s
             failure = RequestFailure(RequestFailureKind.ABORTED, RequestPhase.FIRST_TOKEN, refusal.message)
             self._records.append(_record(sent, now_s, failure=failure))
-            self._send_next(now_s)
+            self._send_next(now_s, sent.later)
             return
         sequence = Sequence(sent.request, arrived_s)
         self._in_flight[sequence] = sent

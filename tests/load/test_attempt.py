@@ -107,3 +107,22 @@ def test_an_error_becomes_a_failure_of_the_present_phase() -> None:
         RequestPhase.FIRST_TOKEN,
         "no",
     )
+
+
+def test_events_are_counted_beside_the_reads_they_came_in() -> None:
+    attempt = attempt_at(Wire.GENERATE, 4)
+    events = [b'data: {"meta_info": {"completion_tokens": %d}}\n\n' % total for total in (1, 2, 3, 3)]
+    attempt.receive(events[0], 1.0)
+    attempt.receive(events[1] + events[2], 2.0)
+    attempt.receive(events[3], 3.0)
+    assert attempt.events_and_reads == (3, 2)
+
+
+def test_more_events_than_tokens_share_no_read() -> None:
+    attempt = attempt_at(Wire.COMPLETIONS, 2)
+    for number in range(5):
+        attempt.receive(b'data: {"choices": [{"text": "a"}]}\n\n', float(number))
+    attempt.receive(b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n\ndata: [DONE]\n\n', 6.0)
+    assert attempt.events_and_reads == (6, 6)
+    with pytest.raises(StreamError, match=r"follows \[DONE\]"):
+        attempt.receive(b"data: [DONE]\n\n", 7.0)

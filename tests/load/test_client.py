@@ -2,6 +2,7 @@ import asyncio
 import importlib.machinery
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.load import client
+from autotune.load import generator
 from autotune.load.arrivals import LoadPoint
 from autotune.load.client import HttpEndpoint
 from autotune.load.health import invalid_reason
@@ -29,6 +30,8 @@ from autotune.request import (
     RequestPhase,
     RequestRecord,
 )
+from tests.support.played import HEAD, chunked, events
+from tests.support.raw_server import raw_server
 from tests.support.sse_server import Fault, Script, SseServer, serving
 
 RANDOM = Workload(input_tokens=12, output_tokens=6)
@@ -238,6 +241,78 @@ def test_an_engine_that_dies_ends_the_run_and_its_requests_are_stopped() -> None
     assert {failure.phase for failure in failures} <= {RequestPhase.FIRST_TOKEN, RequestPhase.STREAM}
 
 
+def test_a_server_that_goes_silent_ends_the_run_and_the_result_says_for_how_long() -> None:
+    with serving(Script(faults=[Fault.HANG_IN_STREAM])) as server:
+        result = run_on(server, LoadPoint(concurrency=2, requests=50), silence_limit_s=0.3)
+    assert result.silent_s is not None
+    assert 0.3 < result.silent_s < 30
+    failures = [record.failure for record in result.records if record.failure]
+    assert [failure.kind for failure in failures] == [RequestFailureKind.STOPPED] * 2
+
+
+def test_a_server_that_never_answers_at_all_is_silent_too() -> None:
+    with serving(Script(faults=[Fault.SLOW_HEADERS])) as server:
+        result = run_on(server, LoadPoint(rate=20, requests=60), silence_limit_s=0.3)
+    assert result.silent_s is not None
+    assert len(result.records) < 60
+
+
+def test_slow_answers_and_pauses_between_requests_are_no_silence() -> None:
+    load = offer(RANDOM, LoadPoint(rate=2, arrivals="constant", requests=3), salt=1)
+    with serving(Script(ttft_s=0.2, itl_s=0.02)) as server:
+        result = endpoint(server.url, silence_limit_s=0.4).run(load)
+    assert result.silent_s is None
+    assert all(record.failure is None for record in result.records)
+
+
+def test_nonsense_in_a_stream_that_stays_open_is_noticed_while_it_is_open() -> None:
+    def answer(sock: socket.socket) -> bool:
+        sock.sendall(HEAD + b"\r\ndata: nonsense\n\n")
+        sock.recv(1)
+        return False
+
+    with raw_server(answer) as server:
+        result = endpoint(server.url).run(offer(RANDOM, LoadPoint(concurrency=1, requests=1), salt=1))
+    assert result.records[0].failure is not None
+    assert "is not JSON" in result.records[0].failure.message
+
+
+def test_the_key_of_an_api_is_sent_and_never_shown() -> None:
+    def answer(sock: socket.socket) -> bool:
+        sock.sendall(chunked(events(6)))
+        return True
+
+    with raw_server(answer) as server:
+        secret = endpoint(server.url, headers={"Authorization": "Bearer s3cret"})
+        result = secret.run(offer(RANDOM, FOUR, salt=1))
+    assert all(record.failure is None for record in result.records)
+    assert [b"authorization: bearer s3cret" in head.lower() for head in server.heads] == [True] * 4
+    assert "s3cret" not in repr(vars(secret))
+
+
+def test_a_client_that_is_starved_of_cpu_says_so() -> None:
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            pass
+
+    interval_s = sys.getswitchinterval()
+    burning = [threading.Thread(target=burn) for _ in range(4)]
+    load = offer(RANDOM, LoadPoint(concurrency=2, requests=4), salt=1)
+    with serving(Script(ttft_s=0.1, itl_s=0.02)) as server:
+        sys.setswitchinterval(0.05)
+        for thread in burning:
+            thread.start()
+        result = endpoint(server.url).run(load)
+        stop.set()
+        sys.setswitchinterval(interval_s)
+        for thread in burning:
+            thread.join()
+    assert all(record.failure is None for record in result.records)
+    assert "the load generator ran" in (invalid_reason(result, load) or "")
+
+
 def test_an_error_of_the_watch_is_not_swallowed() -> None:
     def is_alive() -> bool:
         raise RuntimeError("the watch broke")
@@ -301,7 +376,7 @@ def test_nothing_to_send_is_a_result_without_records() -> None:
 
 
 def test_bodies_beyond_the_budget_are_made_when_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_READY_BYTES", 1_000_000)
+    monkeypatch.setattr(generator, "_READY_BYTES", 1_000_000)
     texts = [letter * 600_000 for letter in "abcd"]
     load = OfferedLoad([Request(number, 1, 6, text=text) for number, text in enumerate(texts)], 1)
     with serving() as server:

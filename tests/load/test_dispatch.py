@@ -90,3 +90,43 @@ def test_a_slot_rests_after_a_failure() -> None:
 def test_an_open_loop_request_without_a_due_time_is_refused() -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="no due time")):
         Service(lambda _: 1.0).run(OfferedLoad(requests(1), None))
+
+
+def turns(*lengths: int, pause_s: float = 0.0) -> tuple[Request, ...]:
+    """Conversations of so many turns each, one after another."""
+    made: list[Request] = []
+    for length in lengths:
+        for turn in range(length):
+            index = len(made)
+            after, pause = (index - 1, pause_s) if turn else (None, 0.0)
+            made.append(Request(index, 1, 1, due_s=float(index), after=after, pause_s=pause))
+    return tuple(made)
+
+
+@given(durations, st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 4), st.floats(0, 1))
+def test_a_turn_is_sent_after_the_one_before_has_ended_and_a_pause(
+    durations_s: list[float], lengths: list[int], concurrency: int, pause_s: float
+) -> None:
+    said = turns(*lengths, pause_s=pause_s)
+    for slots in (concurrency, None):
+        service = Service(durations_s.__getitem__)
+        service.run(OfferedLoad(said, slots))
+        assert len(service.began) == len(said)
+        for request in said:
+            if request.after is not None:
+                ended_s = service.began[request.after][1] + durations_s[request.after]
+                assert service.began[request.index][0] == pytest.approx(ended_s + pause_s, abs=1e-6)
+
+
+def test_turns_stop_when_the_time_is_over() -> None:
+    for slots in (1, None):
+        service = Service(lambda _: 1.0)
+        service.run(OfferedLoad(turns(5, pause_s=0.1), slots, stop_after_s=2.0))
+        assert sorted(service.began) == [0, 1]
+
+
+def test_a_ramp_spreads_the_first_requests_over_its_time() -> None:
+    service = Service(lambda _: 10.0)
+    service.run(OfferedLoad(requests(8), 4, ramp_s=2.0))
+    began = [began for _, began in service.began.values()]
+    assert began == pytest.approx([0, 0.5, 1.0, 1.5, 10, 10.5, 11.0, 11.5])

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from autotune.errors import LoadError
-from autotune.load.exchange import _refuse_own_limits
+from autotune.load.exchange import refuse_own_limits
 
 
 def connect_error(*numbers: int) -> httpx.ConnectError:
@@ -18,8 +18,8 @@ def connect_error(*numbers: int) -> httpx.ConnectError:
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
 def test_a_limit_of_this_machine_is_found_among_the_causes(number: int) -> None:
     with pytest.raises(LoadError, match="a resource of its own"):
-        _refuse_own_limits(connect_error(errno.ECONNREFUSED, number))
+        refuse_own_limits(connect_error(errno.ECONNREFUSED, number))
 
 
 def test_a_refused_connection_is_the_servers() -> None:
-    _refuse_own_limits(connect_error(errno.ECONNREFUSED, errno.EHOSTUNREACH))
+    refuse_own_limits(connect_error(errno.ECONNREFUSED, errno.EHOSTUNREACH))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autotune.load.health import SelfCheck, invalid_reason
+from autotune.load.transport.clock import ReceiveClock
 from autotune.request import (
     ClientHealth,
     LoadResult,
@@ -52,6 +53,40 @@ def test_a_late_event_loop_is_a_reason() -> None:
 def test_a_slow_engine_forgives_a_late_event_loop() -> None:
     slow = result(replace(HEALTHY, loop_lag_p99_s=0.06), record(gap_s=2.0))
     assert invalid_reason(slow, LOAD) is None
+
+
+SHARED = replace(HEALTHY, tokens_per_read=1.3, loop_lag_p99_s=0.0015)
+
+
+@pytest.mark.parametrize(
+    ("client", "reason"),
+    [
+        (SHARED, "1.30 tokens share a read (at most 1.05) while the load generator ran 1.50 ms late"),
+        (replace(SHARED, loop_lag_p99_s=0.0009), None),
+        (replace(SHARED, tokens_per_read=1.04), None),
+        (replace(SHARED, tokens_per_read=1.0, has_kernel_stamps=False), "stamped up to 1.50 ms late"),
+        (replace(HEALTHY, clock_drift_s=0.002), "clock was moved by 2.00 ms (at most 1.00 ms)"),
+        (replace(HEALTHY, dispatch_delay_mean_s=0.06), "sent 60 ms late (mean; at most 50 ms)"),
+        (replace(HEALTHY, dispatch_delay_mean_s=0.04, dispatch_delay_p99_s=0.9), None),
+    ],
+)
+def test_an_error_above_a_twentieth_of_what_is_measured_is_a_reason(
+    client: ClientHealth, reason: str | None
+) -> None:
+    found = invalid_reason(result(client), LOAD)
+    assert found is None if reason is None else reason in (found or "")
+
+
+def test_gaps_too_short_to_be_promised_are_not_judged_by_their_stamps() -> None:
+    assert invalid_reason(result(SHARED, record(gap_s=0.004)), LOAD) is None
+
+
+def test_an_open_loop_that_sends_late_is_not_the_load_that_was_asked() -> None:
+    late = result(replace(HEALTHY, dispatch_delay_p99_s=0.07))
+    load = replace(LOAD, concurrency=None)
+    assert invalid_reason(late, load) == "requests were sent 70 ms late (p99; at most 50 ms)"
+    long = result(replace(HEALTHY, dispatch_delay_p99_s=0.07), *(record(n, ended_s=2.0) for n in range(4)))
+    assert invalid_reason(long, load) is None
 
 
 def test_a_concurrency_that_was_not_reached_is_a_reason() -> None:
@@ -110,7 +145,7 @@ def test_a_blocked_event_loop_is_seen() -> None:
         time.sleep(0.1)  # noqa: ASYNC251 - blocks the loop on purpose
         await asyncio.sleep(0.02)
         ticking.cancel()
-        return check.health()
+        return check.health(ReceiveClock())
 
     health = asyncio.run(main())
     assert health.loop_lag_p99_s > 0.05
@@ -123,5 +158,5 @@ def test_the_peak_is_the_most_at_once() -> None:
     check.begin_request()
     check.end_request()
     check.begin_request()
-    assert check.health().peak_in_flight == 2
-    assert check.health().loop_lag_p99_s == 0
+    assert check.health(ReceiveClock()).peak_in_flight == 2
+    assert check.health(ReceiveClock()).loop_lag_p99_s == 0

@@ -329,3 +329,129 @@ def test_a_line_separator_inside_a_prompt_does_not_split_the_line(tmp_path: Path
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps({"prompt": "a\u2028b"}, ensure_ascii=False) + "\r\n", encoding="utf-8")
     assert [line.prompt for line in read_dataset(path)] == ["a\u2028b"]
+
+
+def test_a_share_of_the_requests_has_a_shared_prefix() -> None:
+    asked = workload(shared_prefix={"groups": 3, "tokens": 8, "ratio": 0.4})
+    load = offer(asked, LoadPoint(concurrency=1, requests=600), salt=0)
+    with_prefix = [request for request in load.requests if request.prefix_group is not None]
+    assert len(with_prefix) == pytest.approx(240, abs=40)
+    assert {request.prefix_tokens for request in load.requests} == {0, 8}
+    starts = {prompt[:8] for prompt in ids(with_prompts(load, asked, vocabulary_size=100_000))}
+    assert len(starts) == 600 - len(with_prefix) + 3
+
+
+conversations = st.builds(
+    lambda inputs, outputs, turns, seed: workload(
+        input_tokens=inputs, output_tokens=outputs, conversation={"turns": turns, "pause_s": 0.5}, seed=seed
+    ),
+    lengths,
+    lengths,
+    st.integers(2, 5),
+    st.integers(0, 2**32 - 1),
+)
+
+
+@given(conversations, salts)
+def test_a_turn_begins_with_the_turn_before_and_waits_for_it(asked: Workload, salt: int) -> None:
+    assert asked.conversation is not None
+    load = offer(asked, LoadPoint(concurrency=2, requests=11), salt=salt)
+    prompted = with_prompts(load, asked, vocabulary_size=50_000).requests
+    assert tuple(prompted) == tuple(with_prompts(load, asked, vocabulary_size=50_000).requests)
+    for before, request in pairwise(prompted):
+        is_first = request.index % asked.conversation.turns == 0
+        assert request.after == (None if is_first else before.index)
+        assert request.pause_s == (0 if is_first else 0.5)
+        assert len(request.token_ids or ()) == request.input_tokens
+        if not is_first:
+            assert before.token_ids is not None
+            assert (request.token_ids or ())[: before.input_tokens] == before.token_ids
+            assert request.input_tokens > before.input_tokens + before.output_tokens
+
+
+@given(st.floats(0.5, 20), st.integers(2, 4), st.integers(8, 40))
+def test_conversations_of_an_open_loop_bring_its_rate_together(rate: float, turns: int, count: int) -> None:
+    asked = workload(conversation={"turns": turns})
+    load = offer(asked, LoadPoint(rate=rate, arrivals="constant", requests=count), salt=0)
+    due_s = [request.due_s for request in load.requests if request.after is None]
+    assert [request.due_s for request in load.requests if request.after is not None] == [None] * (
+        count - len(due_s)
+    )
+    assert due_s == pytest.approx([turns * head / rate for head in range(len(due_s))])
+
+
+def test_a_mix_of_lengths_has_its_shares() -> None:
+    asked = workload(input_tokens={"mix": {16: 0.9, 4096: 0.1}})
+    drawn = [
+        request.input_tokens
+        for request in offer(asked, LoadPoint(concurrency=1, requests=1000), salt=0).requests
+    ]
+    assert set(drawn) == {16, 4096}
+    assert drawn.count(4096) == pytest.approx(100, abs=30)
+    assert Workload.model_validate(asked.model_dump(mode="json", by_alias=True)) == asked
+    prefixed = workload(input_tokens={"mix": {16: 0.9, 4096: 0.1}}, shared_prefix={"groups": 1, "tokens": 15})
+    assert prefixed.shared_prefix is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"input_tokens": {"mix": {16: 0.9}}}, "add up to 1"),
+        ({"conversation": {"turns": 1}}, "greater than or equal to 2"),
+        (
+            {"conversation": {"turns": 2}, "shared_prefix": {"groups": 1, "tokens": 5}},
+            "a conversation is made",
+        ),
+        ({"conversation": {"turns": 2}, "input_tokens": None, "dataset": "a"}, "a conversation is made"),
+        (
+            {"input_tokens": {"mix": {4: 0.5, 9: 0.5}}, "shared_prefix": {"groups": 1, "tokens": 4}},
+            "leaves nothing",
+        ),
+    ],
+)
+def test_a_workload_that_contradicts_itself_is_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        workload(**data)
+
+
+def test_a_trace_gives_times_and_lengths(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text(
+        '{"timestamp_s": 0, "input_tokens": 5, "output_tokens": 2}\n{"timestamp_s": 4}\n'
+        '{"timestamp_s": 8, "input_tokens": 90}\n'
+    )
+    point = LoadPoint(rate=0.5, trace=path, requests=3)
+    load = offer(workload(shared_prefix={"groups": 1, "tokens": 8}), point, salt=0)
+    assert [request.due_s for request in load.requests] == pytest.approx([0, 2, 4])
+    assert [(request.input_tokens, request.output_tokens) for request in load.requests] == [
+        (9, 2),
+        (20, 4),
+        (90, 4),
+    ]
+
+
+def test_a_spread_ramp_is_offered() -> None:
+    for end in ({"requests": 6}, {"duration_s": 2.0}):
+        point = LoadPoint.model_validate({"concurrency": 3, "ramp_s": 1.5, **end})
+        assert offer(workload(), point, salt=0).ramp_s == 1.5
+
+
+def test_sharegpt_gives_the_first_question_and_the_length_of_its_answer(tmp_path: Path) -> None:
+    path = write_dataset(
+        tmp_path,
+        {"id": 1, "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "abcdefgh"},
+                                    {"from": "gpt", "value": "x" * 40}, {"from": "human", "value": "more"}]},
+        {"conversations": [{"from": "gpt", "value": "nobody asked"}]},
+        {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world wide"}]},
+    )  # fmt: skip
+    load = offer(workload(input_tokens=None, dataset=path), LoadPoint(concurrency=1, requests=2), salt=0)
+    by_text = {request.text: (request.input_tokens, request.output_tokens) for request in load.requests}
+    assert by_text == {"abcdefgh": (2, 10), "hello": (2, 3)}
+
+
+def test_a_conversation_that_is_not_one_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "said.jsonl"
+    path.write_text('{"conversations": "hello"}\n{"messages": [3]}\n')
+    with pytest.raises(ConfigError) as caught:
+        read_dataset(path)
+    assert [problem.line for problem in caught.value.problems] == [1, 2]

@@ -1,4 +1,5 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def serve(case: Case, *, most_steps: int | None = None) -> tuple[LoadResult, Sch
     return endpoint.run(OfferedLoad(case.requests, case.concurrency)), scheduler
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(case=cases())
 def test_no_token_is_lost_and_the_pool_is_never_exceeded(case: Case) -> None:
     result, scheduler = serve(case)
@@ -100,7 +101,7 @@ def test_no_token_is_lost_and_the_pool_is_never_exceeded(case: Case) -> None:
     assert (scheduler.pool.private, scheduler.pool.locked) == (0, 0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(case=cases(), most_steps=st.sampled_from([1, 2, 7]))
 def test_a_run_of_decode_steps_equals_single_steps_to_the_bit(case: Case, most_steps: int) -> None:
     jumped, _ = serve(case)
@@ -113,7 +114,7 @@ def test_a_run_of_decode_steps_equals_single_steps_to_the_bit(case: Case, most_s
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.tuples(PROMPTS, OUTPUTS), min_size=2, max_size=25), limit=st.sampled_from([2, 64]))
 def test_fcfs_gives_first_tokens_in_order_of_arrival(sizes: list[tuple[int, int]], limit: int) -> None:
     requests = [Request(index, prompt, output) for index, (prompt, output) in enumerate(sizes)]
@@ -219,3 +220,25 @@ def test_a_cached_prefix_is_counted_and_makes_the_first_token_earlier() -> None:
     cold, warm = result.records
     assert (cold.cached_tokens, warm.cached_tokens) == (0, 3900)
     assert ttft_s(result.records)[1] < 0.3 * ttft_s(result.records)[0]
+
+
+def test_turns_of_a_conversation_wait_for_each_other_and_hit_the_cache() -> None:
+    lengths = (100, 180, 260)
+    said = tuple(
+        Request(index, tokens, 40, 7, tokens, after=index - 1 if index else None, pause_s=0.5 if index else 0)
+        for index, tokens in enumerate(lengths)
+    )
+    for concurrency in (1, None):
+        profile = profile_without_noise()
+        due = tuple(replace(request, due_s=0.0) for request in said)
+        records = endpoint_of(scheduler_of(profile), profile).run(OfferedLoad(due, concurrency)).records
+        for before, record in pairwise(records):
+            assert record.scheduled_s == pytest.approx(before.ended_s + 0.5)
+        assert [record.cached_tokens for record in records] == [0, 100, 180]
+
+
+def test_a_ramp_spreads_the_first_requests_in_virtual_time() -> None:
+    profile = profile_without_noise()
+    load = OfferedLoad(equal_requests(6, 50, 5), 3, ramp_s=30.0)
+    records = endpoint_of(scheduler_of(profile), profile).run(load).records
+    assert sorted(record.scheduled_s for record in records)[-2:] == pytest.approx([10, 20])

@@ -2,10 +2,11 @@
 
 Run as a process of its own; `--fake` lists what it shall do, separated by commas:
   crash bad-argument no-memory silent-exit   end at start, as SGLang does
-  never-ready no-rendezvous cause-then-hang  stay without serving
+  never-ready no-rendezvous silent-hang cause-then-hang  stay without serving
   stubborn      ignore SIGTERM               grandchild  leave a detached process that ignores SIGTERM
   busy          refuse to flush              no-info no-model-info  lack a page
-  dies-early    end when it is first asked
+  dies-early    end when it is first asked      eats-memory  take memory until the kernel ends it
+A behaviour `name@1` is rank 1's alone.
 POST /die?how ends a serving one: exit, kill or memory.
 """
 
@@ -100,7 +101,14 @@ class Pages(BaseHTTPRequestHandler):
         pass
 
 
+def behaviours_of(given: argparse.Namespace) -> set[str]:
+    asked = [word.partition("@") for word in given.fake.split(",")]
+    return {name for name, _, rank in asked if rank in ("", str(given.node_rank))}
+
+
 def fail_at_start(behaviours: set[str]) -> None:
+    if "silent-hang" in behaviours:
+        sleep_for_ever()
     if "silent-exit" in behaviours:
         os._exit(3)
     if "bad-argument" in behaviours:
@@ -110,7 +118,6 @@ def fail_at_start(behaviours: set[str]) -> None:
 
 
 def load(behaviours: set[str]) -> None:
-    say("Init parallel begin.")
     if "no-rendezvous" in behaviours:
         sleep_for_ever()
     say("Init parallel ends. elapsed=0.30 s")
@@ -125,6 +132,9 @@ def load(behaviours: set[str]) -> None:
     if "cause-then-hang" in behaviours:
         say(OUT_OF_MEMORY, is_raw=True)
         sleep_for_ever()
+    if "eats-memory" in behaviours:
+        eaten = [bytearray(os.urandom(1 << 20)) for _ in range(4096)]
+        say(f"ate {len(eaten)} MiB")
     if "no-memory" in behaviours:
         say(NO_KV, is_raw=True)
         say(SIGQUIT)
@@ -166,11 +176,12 @@ def follow(rank_0: socket.socket) -> None:
 
 def main() -> None:
     given = arguments()
-    behaviours = set(given.fake.split(","))
+    behaviours = behaviours_of(given)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in behaviours else lambda *_: os._exit(0))
     fail_at_start(behaviours)
     if "grandchild" in behaviours:
         leave_grandchild()
+    say("Init parallel begin.")
     peer = meet(given) if given.nnodes > 1 else None
     load(behaviours)
     if peer is not None and given.node_rank > 0:

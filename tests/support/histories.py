@@ -8,7 +8,9 @@ from autotune.engine.dialect import EffectiveFlags
 from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.metrics import LatencySummary, Metric, PointSummary
 from autotune.record import ClientRecord, Outcome, PointRecord, Role, TrialRecord
-from autotune.search.confirmation import Answer, AnswerKind, Confirmed, Gain, NumberedTrial
+from autotune.search.answer import Answer, AnswerKind, Confirmed
+from autotune.search.confirmation import NumberedTrial
+from autotune.search.gains import Gain
 from autotune.search.ledger import StudyHistory
 from autotune.slo import CeilingVerdict, Decision, Quantity, Slo, Verdict
 from autotune.space import FlagValue, SearchSpace
@@ -214,13 +216,17 @@ def confirmed(
     *,
     gain: Gain | None = None,
     failed_launches: int = 0,
+    undecided: Sequence[str] = (),
 ) -> Confirmed:
+    """Two fresh launches 1 % below and above these values; `gain` in the first objective."""
+    what = summary(throughput_tps, ttft_p95_s)
+    values = [value_of(goal.quantity, what) for goal in study.slo.goals]
     return Confirmed(
         trial=number,
-        values=(throughput_tps * 0.99, throughput_tps * 1.01),
+        values=tuple(tuple(value * share for value in values) for share in (0.99, 1.01)),
         failed_launches=failed_launches,
-        verdict=verdict(study.slo, summary(throughput_tps, ttft_p95_s)),
-        gain=gain,
+        verdict=verdict(study.slo, what, undecided=undecided),
+        gains=() if gain is None else (gain, *[None] * (len(values) - 1)),
     )
 
 
@@ -340,3 +346,36 @@ def pareto() -> StudyHistory:
         trial(study, 3, {"chunked-prefill-size": 1024}, 850.0, 5.0),
     ]
     return history(study, *trials)
+
+
+def front_answered() -> StudyHistory:
+    """Trials 1 and 2 were launched again: each is better than the baseline in one objective only."""
+    study = make_study(slo=TWO_OBJECTIVES)
+    up, down = Gain(estimate=0.3, low=0.2, high=0.4), Gain(estimate=-0.4, low=-0.5, high=-0.3)
+    finalists = (
+        confirmed(study, 1, 700.0, 4.0).model_copy(update={"gains": (down, up)}),
+        confirmed(study, 2, 1300.0, 9.0).model_copy(update={"gains": (up, down)}),
+        confirmed(study, 3, 650.0, 7.9).model_copy(update={"gains": (down, None)}),
+    )
+    answer = answered(AnswerKind.FRONT, None, confirmed(study, 0, 1000.0, 6.0), *finalists)
+    trials = [
+        trial(study, 0, {}, 1000.0, 6.0, role=Role.BASELINE),
+        trial(study, 1, FASTER, 700.0, 4.0),
+        trial(study, 2, SLOWER, 1300.0, 9.0),
+        trial(study, 3, {"chunked-prefill-size": 1024}, 650.0, 7.9),
+    ]
+    return history(study, *trials, answer=answer.model_copy(update={"front": (0, 1, 2)}))
+
+
+def undecided() -> StudyHistory:
+    """Trial 1 is below the limit of a percentile, but too few requests show it."""
+    study = make_study()
+    ceiling = study.slo.ceilings[0].text
+    open_ = trial(study, 1, FASTER, 1100.0, 9.8, undecided=[ceiling])
+    verdict_ = open_.record.verdict
+    assert verdict_ is not None
+    seen = {"share_over": 0.04, "independent_samples": 250.0, "requests": 250.0}
+    judged = (verdict_.ceilings[0].model_copy(update=seen), *verdict_.ceilings[1:])
+    record = open_.record.model_copy(update={"verdict": Verdict(ceilings=judged)})
+    trials = [trial(study, 0, {}, 1000.0, 15.0, role=Role.BASELINE), NumberedTrial(1, record)]
+    return history(study, *trials, answer=answered(AnswerKind.UNDECIDED, None, None))

@@ -15,16 +15,21 @@ from tests.support.records import record
 
 CRASH = EngineFailure(kind=FailureKind.CRASHED, phase=StartPhase.SERVING, line="Segmentation fault")
 NO_KV = EngineFailure(kind=FailureKind.NO_KV_MEMORY, phase=StartPhase.KV_POOL, line="Not enough memory.")
+NOT_READY = EngineFailure(kind=FailureKind.NOT_READY, phase=StartPhase.WEIGHTS, line="not ready")
 
 
 @dataclass(frozen=True)
 class Script:
     """What one launch does.
 
-    `raises` is raised under load; `dies` makes the engine dead after its load; `client` is the generator's
-    own view of the first `overloaded_runs` loads.
+    It is ready after `start_s`, or given up after the plan's time-out. `raises` is raised under load; `dies`
+    makes the engine dead after its load; `silent_s` makes it fall silent under load; `client` is the
+    generator's own view of the first `overloaded_runs` loads; from load `failing_from` on all requests fail.
     """
 
+    start_s: float = 60.0
+    silent_s: float | None = None
+    failing_from: int | None = None
     ttft_s: float = 0.5
     gap_s: float = 0.1
     start_failure: EngineFailure | None = None
@@ -32,7 +37,6 @@ class Script:
     raises: BaseException | None = None
     client: ClientHealth | None = None
     overloaded_runs: int = 1000
-    failing: bool = False
     resolves: dict[str, FlagValue] = field(default_factory=dict)
 
 
@@ -75,18 +79,19 @@ class ScriptedEngine:
         records = self._serve(offered)
         self._clock.seconds += max(each.ended_s for each in records)
         overloaded = self._runs <= self._script.overloaded_runs
-        return LoadResult(tuple(records), self._script.client if overloaded else None)
+        client = self._script.client if overloaded else None
+        return LoadResult(tuple(records), client, silent_s=self._script.silent_s)
 
     def _serve(self, offered: OfferedLoad) -> list[RequestRecord]:
+        failing_from = self._script.failing_from
+        is_failing = failing_from is not None and self._runs > failing_from
         free = [0.0] * (offered.concurrency or len(offered.requests))
         records = []
         for request in offered.requests:
             slot = free.index(min(free))
             first, last = self._script.ttft_s, self._script.ttft_s + self._script.gap_s
-            chunks = ((first, 1), (last, request.output_tokens - 1))
-            records.append(
-                record(request.index, sent_s=free[slot], chunks=chunks, failed=self._script.failing)
-            )
+            chunks = [(first, 1), (last, request.output_tokens - 1)][: request.output_tokens]
+            records.append(record(request.index, sent_s=free[slot], chunks=chunks, failed=is_failing))
             free[slot] += last
         return records
 
@@ -116,8 +121,10 @@ class ScriptedLauncher:
         self.launches.append(flags)
         self.log.append("launch")
         on_phase(StartPhase.WEIGHTS)
-        self.clock.seconds += 60.0
+        self.clock.seconds += min(script.start_s, plan.ready_timeout_s)
         try:
+            if script.start_s > plan.ready_timeout_s:
+                raise EngineError(NOT_READY)
             if script.start_failure is not None:
                 raise EngineError(script.start_failure)
             yield ScriptedEngine(script, dict(flags), self.clock, self.log)

@@ -100,3 +100,10 @@ def failed(role: Role = Role.SEARCH, confirms: int | None = None, **changes: Any
 def numbered(*records: TrialRecord) -> tuple[NumberedTrial, ...]:
     """Number the records from 0."""
     return tuple(NumberedTrial(number, record) for number, record in enumerate(records))
+
+
+def with_goals(*goals: str) -> Study:
+    """STUDY with several objectives; throughput up and TTFT down unless others are given."""
+    default = ("maximise output_throughput at concurrency 4", "minimise ttft p95 at concurrency 4")
+    data = STUDY.slo.model_dump(exclude={"objective"}) | {"objectives": list(goals or default)}
+    return STUDY.model_copy(update={"slo": Slo.model_validate(data)})

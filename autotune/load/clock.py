@@ -1,0 +1,19 @@
+"""Seconds since the load began, out of monotonic nanoseconds. All processes of a load share the beginning."""
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class LoadClock:
+    """`began_ns` is CLOCK_MONOTONIC, the same for every process of this machine."""
+
+    began_ns: int
+
+    def now_s(self) -> float:
+        """Return the present."""
+        return (time.monotonic_ns() - self.began_ns) / 1e9
+
+    def seconds(self, at_ns: int) -> float:
+        """Return a stamp as a time of this load."""
+        return (at_ns - self.began_ns) / 1e9

@@ -1,0 +1,57 @@
+import asyncio
+from collections.abc import Iterator
+from itertools import pairwise
+
+from autotune.load.backlog import Backlog
+
+
+def job(name: str, slices: int, done: list[str]) -> Iterator[None]:
+    for number in range(slices):
+        done.append(f"{name}{number}")
+        yield
+
+
+def test_one_slice_is_done_per_turn_of_the_loop_and_jobs_in_order() -> None:
+    done: list[str] = []
+
+    async def main() -> None:
+        backlog = Backlog()
+        working = asyncio.create_task(backlog.work())
+        await asyncio.sleep(0)
+        backlog.add(job("a", 2, done))
+        backlog.add(job("b", 1, done))
+        seen = []
+        for _ in range(8):
+            await asyncio.sleep(0)
+            seen.append(len(done))
+        assert max(later - earlier for earlier, later in pairwise(seen)) == 1
+        working.cancel()
+
+    asyncio.run(main())
+    assert done == ["a0", "a1", "b0"]
+
+
+def test_work_that_has_piled_up_is_done_faster() -> None:
+    async def turns_for(jobs: int) -> int:
+        done: list[str] = []
+        backlog = Backlog()
+        for number in range(jobs):
+            backlog.add(job(str(number), 1, done))
+        working = asyncio.create_task(backlog.work())
+        turns = 0
+        while len(done) < jobs:
+            await asyncio.sleep(0)
+            turns += 1
+        working.cancel()
+        return turns
+
+    assert asyncio.run(turns_for(320)) < 320 * 2 / 4
+
+
+def test_what_is_left_can_be_done_at_once() -> None:
+    done: list[str] = []
+    backlog = Backlog()
+    backlog.add(job("a", 2, done))
+    backlog.add(job("b", 2, done))
+    backlog.finish()
+    assert done == ["a0", "a1", "b0", "b1"]
