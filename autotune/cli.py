@@ -3,6 +3,7 @@
 Commands import what they need when they run, so that `autotune --help` stays instant.
 """
 
+import gc
 import json
 import signal
 import sys
@@ -40,7 +41,7 @@ SloFile = Annotated[Path, typer.Argument(metavar="SLO", help="slo/*.yaml")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Where studies are kept.")]
 Launcher = Annotated[
-    str | None, typer.Option("--launcher", help="simulated or process, instead of the space's.")
+    str | None, typer.Option("--launcher", help="simulated, process or docker, not the space's.")
 ]
 
 
@@ -64,13 +65,13 @@ def version(
 
 
 @app.command()
-def check(space: SpaceFile, slo: SloFile, launcher: Launcher = None) -> None:
+def check(space: SpaceFile, slo: SloFile, launcher: Launcher = None, runs: RunsFolder = Path("runs")) -> None:
     """Look for what would stop a study, without starting an engine."""
     from autotune.preflight import preflight
 
     draft = _read(space, slo, launcher)
     console = _console()
-    problems = preflight(draft.study)
+    problems = preflight(draft.study, runs)
     for problem in problems:
         console.print(f"problem: {problem}", markup=False, highlight=False)
     if problems:
@@ -110,8 +111,11 @@ def tune(
     from autotune.engine.launchers import open_launcher
     from autotune.live import StudyView
     from autotune.search.budget import Budget
+    from autotune.search.ledger import read_history
+    from autotune.search.storage import DATABASE_FILE
     from autotune.tuner import tune as run_study
 
+    gc.freeze()  # the modules stay: no collection needs to look at them again
     draft = _read(space, slo, launcher, study, seed)
     budget = Budget(
         launches=trials if trials or hours or until else 40,
@@ -123,6 +127,8 @@ def tune(
     engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
     view = StudyView(draft.study.slo, budget, _console())
     folder = runs / draft.study.name
+    if (folder / DATABASE_FILE).exists():
+        view.catch_up(read_history(folder).trials)
     with _stoppable(), view.shown():
         history = run_study(draft.study, engine, budget, folder, sampler=kind, observe=view.observe)
     _show(history)
@@ -163,6 +169,20 @@ def export(
 
 
 @app.command()
+def clean(study: StudyName, runs: RunsFolder = Path("runs")) -> None:
+    """Remove what a killed autotune left running of a study, and nothing else."""
+    from autotune.engine.launchers import open_launcher
+    from autotune.study import load_study, owner_of
+
+    folder = _folder(study, runs)
+    known = load_study(folder)
+    removed = open_launcher(known.space, seed=known.seed).remove_leftovers(owner_of(known.name, folder))
+    for name in removed:
+        print(f"removed {name}")
+    print(f"{known.name}: {len(removed) or 'nothing'} left behind")
+
+
+@app.command()
 def schema(kind: Annotated[str, typer.Argument(help="space or slo")]) -> None:
     """Print the JSON schema of a search space or SLO file, for editors."""
     from autotune.slo import Slo
@@ -187,6 +207,59 @@ def simulate_server(
 
     code = serve(read_profile(profile), context.args, time_scale=time_scale, start_scale=start_scale)
     raise typer.Exit(code)
+
+
+@app.command()
+def bench(
+    url: Annotated[str, typer.Argument(metavar="URL", help="SGLang or any OpenAI-compatible server.")],
+    concurrency: Annotated[str | None, typer.Option(help="Requests in flight, such as 10,20,50.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Requests per second, such as 1,2,4.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Prompt lengths for one user, or all.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Largest load that keeps the ceilings: concurrency:1-512, rate:1-32.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="article: lengths, 10..100 users, 500 users.")] = None,
+    ceiling: Annotated[list[str] | None, typer.Option(help="Such as 'ttft p95 < 10s'; repeatable.")] = None,
+    workload: Annotated[Path | None, typer.Option(help="A YAML file like an SLO's workload.")] = None,
+    input_tokens: Annotated[int, typer.Option(min=1, help="Prompt tokens without a workload.")] = 1024,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Answer tokens without a workload.")] = 256,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests per point.")] = None,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds per point instead.")] = None,
+    arrivals: Annotated[str | None, typer.Option(help="poisson, constant or gamma, for rates.")] = None,
+    burstiness: Annotated[float | None, typer.Option(help="Shape of gamma arrivals; 1 is Poisson.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Replay this JSONL or CSV file's arrivals.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="generate, completions or chat.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name, if several are served.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json, for texts of exact length.")] = None,
+    vocabulary_size: Annotated[int | None, typer.Option(min=1, help="If the server tells none.")] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Environment variable with the API key.")] = None,
+    stall_below: Annotated[float, typer.Option(help="A stall is fewer tokens/s than this ...")] = 1.0,
+    stall_after: Annotated[float, typer.Option(help="... for more than these seconds.")] = 5.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same requests.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON, CSV, HTML and PNG.")] = None,
+) -> None:
+    """Measure a running server: sweeps of concurrency, rate and prompt length, or a search for the most."""
+    from autotune.bench.ask import Options
+    from autotune.bench.command import bench as run_bench
+
+    options = Options(
+        concurrency=concurrency, rate=rate, lengths=lengths, search=search, protocol=protocol,
+        workload=workload, input_tokens=input_tokens, output_tokens=output_tokens, endpoint=endpoint,
+        tokenizer=tokenizer, requests=requests, duration_s=duration, arrivals=arrivals,
+        burstiness=burstiness, trace=trace, ceilings=tuple(ceiling or ()),
+        stall_below_tps=stall_below, stall_longer_than_s=stall_after, seed=seed,
+    )  # fmt: skip
+    raise typer.Exit(
+        run_bench(
+            url,
+            options,
+            _console(),
+            out=out,
+            model=model,
+            api_key_env=api_key_env,
+            vocabulary_size=vocabulary_size,
+        )
+    )
 
 
 @contextmanager
@@ -265,5 +338,5 @@ def _show(history: "StudyHistory", html: Path | None = None, csv: Path | None = 
 
 
 def _exit_by(history: "StudyHistory") -> None:
-    if history.answer is None or history.answer.winner is None:
+    if history.answer is None or not history.answer.meets_slo:
         raise typer.Exit(1)

@@ -35,8 +35,33 @@ class FailureKind(StrEnum):
     RENDEZVOUS_TIMEOUT = "rendezvous_timeout"
     WARM_UP_FAILED = "warm_up_failed"
     NOT_READY = "not_ready"
+    SERVES_NOTHING = "serves_nothing"
     HANG = "hang"
+    CONTAINER_OUT_OF_MEMORY = "container_out_of_memory"
+    IMAGE_MISSING = "image_missing"
+    BIND_SOURCE_MISSING = "bind_source_missing"
+    NAME_TAKEN = "name_taken"
+    DRIVER_ERROR = "driver_error"
+    NODE_LOST = "node_lost"
+    DAEMON_UNREACHABLE = "daemon_unreachable"
     CRASHED = "crashed"
+
+    @property
+    def is_of_the_node(self) -> bool:
+        """Whether it says nothing about the candidate, which another launch may serve well."""
+        return self in _OF_THE_NODE
+
+
+_OF_THE_NODE = frozenset(
+    {
+        FailureKind.IMAGE_MISSING,
+        FailureKind.BIND_SOURCE_MISSING,
+        FailureKind.NAME_TAKEN,
+        FailureKind.DRIVER_ERROR,
+        FailureKind.NODE_LOST,
+        FailureKind.DAEMON_UNREACHABLE,
+    }
+)
 
 
 class EngineFailure(BaseModel):

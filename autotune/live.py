@@ -3,7 +3,7 @@
 In: the tuner's events. Out: text on a rich console, which the CLI owns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from rich.text import Text
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.report.units import duration, metric_value
 from autotune.search.budget import Budget
+from autotune.search.confirmation import NumberedTrial
 from autotune.slo import Decision, Slo
 from autotune.tuner import Event, PhaseBegan, Recovered, TrialEnded
 
@@ -34,6 +35,11 @@ class StudyView:
     baseline: TrialRecord | None = None
     current: str = "starting"
     _live: Live | None = field(default=None, repr=False)
+
+    def catch_up(self, trials: Iterable[NumberedTrial]) -> None:
+        """Take in what earlier calls of the same study did, without telling it again."""
+        for trial in trials:
+            self._count(trial.record, None)
 
     @contextmanager
     def shown(self) -> Iterator["StudyView"]:

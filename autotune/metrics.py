@@ -1,15 +1,21 @@
 """Raw request records to a measurement: latency samples, rates, error ratio.
 
-Pure; the only place where a metric is defined. Failed requests have no latency and are counted beside the
-percentiles.
+Pure; the only place where a metric is defined.
 
 Definitions, per request (times in seconds, sent = the request's bytes left, first/last = arrival of the first
 and last chunk with tokens, n = output tokens by the server's count):
     ttft = first - sent        tpot = (last - first) / (n - 1)        e2e = last - sent
     itl  = gap between successive chunks / tokens of the later one, once for each of those tokens
 Open loop: ttft and e2e count from the scheduled time, so that a late client or engine cannot hide a queue.
-Steady window of a closed loop with at least two waves: from the first completion to the last dispatch;
-latencies of the opening wave (one request per slot) are left out. Percentiles interpolate linearly.
+Steady window of a closed loop with at least two waves: from the first completion, or the end of the opening
+wave if that is later, to the last dispatch. The opening wave (as many requests as there are slots, those that
+were sent first) is left out of the latencies. Percentiles interpolate linearly.
+
+Failed requests have no latency. A summary's latencies are those of the requests that ended well; whoever
+judges or compares adds the failed ones of the same window (`Samples.with_failed`), with a value that suits
+the purpose, so that nothing looks fast by dropping what is slow. With f failed and m good requests, of whose
+N samples h are over a limit, the share over it is (h + f N/m) / (N + f N/m). Requests that we stopped
+ourselves are not among the failed.
 """
 
 from collections import Counter
@@ -22,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.document import Frozen
-from autotune.interval import percentile_interval
-from autotune.request import RequestRecord
+from autotune.interval import SeenShare, percentile_interval
+from autotune.request import RequestFailureKind, RequestRecord
 
 
 class Metric(StrEnum):
@@ -40,36 +46,48 @@ class Metric(StrEnum):
     GOODPUT = "goodput"
 
 
-_NO_TOKENS = np.empty(0, dtype=np.int64)
+_NOTHING = np.empty(0, dtype=np.int64)
 LATENCIES = (Metric.TTFT, Metric.TPOT, Metric.ITL, Metric.E2E)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Latency samples in seconds; `owner[i]` is the request that sample i belongs to."""
+    """Latency samples in seconds; `owner[i]` is the request that sample i belongs to.
+
+    `failed`: the requests of the same window that failed and so left no sample.
+    """
 
     values: NDArray[np.float64]
     owner: NDArray[np.int64]
+    failed: NDArray[np.int64] = field(default_factory=lambda: _NOTHING)
 
-    def share_over(self, limit_s: float) -> tuple[float, float]:
-        """Return the share of samples over a limit and the effective number of independent samples.
+    def with_failed(self, value_s: float) -> "Samples":
+        """Return the samples with those of the failed requests, all of them `value_s`.
 
-        Samples of one request (its gaps) are correlated, so their number is divided by the design effect of
-        a cluster sample and never falls below the number of requests' worth if no sample is over the limit.
-        Source: Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of
-        positive counts estimated from survey data".
+        A failed request stands for as many samples as a good one has on average.
+        """
+        if not len(self.failed):
+            return self
+        each = max(round(len(self.values) / max(_distinct(self.owner), 1)), 1)
+        return Samples(
+            np.append(self.values, np.full(each * len(self.failed), value_s)),
+            np.append(self.owner, np.repeat(self.failed, each)),
+        )
+
+    def share_over(self, limit_s: float) -> SeenShare:
+        """Return the share of samples over a limit, and how many independent samples it rests on.
+
+        Samples of one request (its gaps) are correlated. With N samples of m requests, of which the worst
+        has w samples over the limit, they are worth max(m, N / w) independent ones, and m if w = 0: hits are
+        taken to come w at a time, the largest design effect that the data allow (Korn and Graubard 1998
+        divide by an estimate of it, which falls when one more request has a hit). That a stall hits requests
+        at the same time is not taken into account.
         """
         over = self.values > limit_s
-        share = float(over.mean())
-        owners, index = np.unique(self.owner, return_inverse=True)
-        if len(owners) == len(over):
-            return share, float(len(over))
-        if not 0 < share < 1 or len(owners) < 2:  # noqa: PLR2004 - no variance without two clusters
-            return share, float(len(owners))
-        totals = np.bincount(index, weights=over - share)
-        variance = len(owners) / (len(owners) - 1) * float(totals @ totals) / len(over) ** 2
-        independent = share * (1 - share) / variance if variance > 0 else float(len(owners))
-        return share, float(np.clip(independent, 1.0, len(over)))
+        requests = _distinct(self.owner)
+        worst = float(np.bincount(self.owner, weights=over).max(initial=0.0))
+        independent = max(requests, len(over) / worst) if worst else requests
+        return SeenShare(float(over.mean()) if len(over) else 0.0, float(independent), requests)
 
     def percentile(self, percent: float) -> float:
         """Return the percentile in seconds, linearly interpolated."""
@@ -77,7 +95,10 @@ class Samples:
 
 
 class LatencySummary(Frozen):
-    """What is kept of a latency in the storage; seconds. The interval is that of p95, None if it is open."""
+    """What is kept of the latencies of requests that ended well; seconds.
+
+    The interval is that of p95, None if it is open.
+    """
 
     count: int
     mean: float
@@ -144,12 +165,17 @@ class Measurement:
     _samples: dict[Metric, Samples] = field(default_factory=dict, repr=False)
 
     @property
+    def served(self) -> int:
+        """How many requests ended well, the opening wave included."""
+        return sum(record.failure is None for record in self.records)
+
+    @property
     def error_ratio(self) -> float:
         """Failed requests over all that were sent, the opening wave included."""
-        return sum(record.failure is not None for record in self.records) / max(len(self.records), 1)
+        return (len(self.records) - self.served) / max(len(self.records), 1)
 
     def samples(self, metric: Metric) -> Samples:
-        """Return a latency's samples over the good requests of the steady window."""
+        """Return a latency's samples over the good requests of the steady window, and which failed."""
         if metric not in self._samples:
             self._samples[metric] = self._gather(metric)
         return self._samples[metric]
@@ -184,7 +210,7 @@ class Measurement:
         cached = sum(record.cached_tokens for record in self.steady)
         return PointSummary(
             sent=len(self.records),
-            succeeded=len(self.records) - failures.total(),
+            succeeded=self.served,
             failures=dict(sorted(failures.items())),
             window_s=self._length_s,
             is_steady=self.is_steady,
@@ -198,13 +224,15 @@ class Measurement:
 
     def _gather(self, metric: Metric) -> Samples:
         good = [record for record in self.steady if record.failure is None and record.output_tokens]
+        failed = np.array([record.index for record in self.steady if _has_failed(record)], dtype=np.int64)
         if metric is Metric.ITL:
-            return _gaps(good)
+            return Samples(*_gaps(good), failed)
         values = [(self._latency_s(record, metric), record.index) for record in good]
         known = [(value, index) for value, index in values if value is not None]
         return Samples(
             np.array([value for value, _ in known], dtype=np.float64),
             np.array([index for _, index in known], dtype=np.int64),
+            failed,
         )
 
     def _latency_s(self, record: RequestRecord, metric: Metric) -> float | None:
@@ -228,7 +256,7 @@ class Measurement:
     def _output_tokens(self) -> int:
         """Tokens that arrived within the windows, those of requests that failed later included."""
         times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in self.records)])
-        tokens = np.concatenate([_NO_TOKENS, *(record.chunk_tokens for record in self.records)])
+        tokens = np.concatenate([_NOTHING, *(record.chunk_tokens for record in self.records)])
         return sum(int(tokens[(times_s > start) & (times_s <= end)].sum()) for start, end in self.windows_s)
 
     def _completed(self, weight: Callable[[RequestRecord], int]) -> int:
@@ -240,19 +268,24 @@ class Measurement:
         )
 
 
+def opening_wave(requests: int, concurrency: int | None) -> int:
+    """Return how many of the requests of a load point are left out of its latencies."""
+    return concurrency if concurrency is not None and requests >= 2 * concurrency else 0
+
+
 def measure(records: Sequence[RequestRecord], *, concurrency: int | None) -> Measurement:
     """Return the measurement of one load point; `concurrency` None means open loop."""
     ordered = tuple(sorted(records, key=lambda record: record.index))
     whole = ((0.0, max((record.ended_s for record in ordered), default=0.0)),)
-    if concurrency is None or len(ordered) < 2 * concurrency:
+    opening = opening_wave(len(ordered), concurrency)
+    if not opening:
         return Measurement(ordered, ordered, whole, is_steady=False, is_open_loop=concurrency is None)
-    window = (
-        min(record.ended_s for record in ordered),
-        max(record.scheduled_s for record in ordered),
-    )
+    started = sorted(ordered, key=lambda record: (record.scheduled_s, record.index))
+    first_end_s = min(record.ended_s for record in ordered)
+    window = (max(first_end_s, started[opening - 1].scheduled_s), started[-1].scheduled_s)
     if window[1] <= window[0]:
         return Measurement(ordered, ordered, whole, is_steady=False, is_open_loop=False)
-    return Measurement(ordered, ordered[concurrency:], (window,), is_steady=True, is_open_loop=False)
+    return Measurement(ordered, tuple(started[opening:]), (window,), is_steady=True, is_open_loop=False)
 
 
 def join(first: Measurement, second: Measurement) -> Measurement:
@@ -286,16 +319,24 @@ def _within(value: float | None, limit: float) -> bool:
     return value is None or value <= limit
 
 
-def _gaps(records: Sequence[RequestRecord]) -> Samples:
-    """Return the inter-token latencies of all records; a chunk of several tokens counts once for each."""
+def _has_failed(record: RequestRecord) -> bool:
+    return record.failure is not None and record.failure.kind is not RequestFailureKind.STOPPED
+
+
+def _distinct(owner: NDArray[np.int64]) -> int:
+    return int(np.count_nonzero(np.bincount(owner)))
+
+
+def _gaps(records: Sequence[RequestRecord]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return all inter-token latencies and their owners; a chunk of several tokens counts once for each."""
     times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in records)])
-    tokens = np.concatenate([_NO_TOKENS, *(record.chunk_tokens for record in records)])
+    tokens = np.concatenate([_NOTHING, *(record.chunk_tokens for record in records)])
     chunks = np.array([len(record.chunk_times_s) for record in records], dtype=np.int64)
     owner = np.repeat(np.array([record.index for record in records], dtype=np.int64), chunks)
     is_later = np.ones(len(times_s), dtype=bool)
     is_later[np.cumsum(chunks) - chunks] = False
     gaps_s = np.diff(times_s, prepend=0.0)[is_later] / np.maximum(tokens[is_later], 1)
-    return Samples(np.repeat(gaps_s, tokens[is_later]), np.repeat(owner[is_later], tokens[is_later]))
+    return np.repeat(gaps_s, tokens[is_later]), np.repeat(owner[is_later], tokens[is_later])
 
 
 def _summarise(samples: Samples) -> LatencySummary | None:

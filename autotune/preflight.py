@@ -1,16 +1,18 @@
 """What would stop a study, looked for before its first launch; no engine is started.
 
-In: a study that was read without errors. Out: problems, all at once. Talks to this machine: programs, paths,
-ports, disk.
+In: a study that was read without errors. Out: problems, all at once. Talks to this machine (programs, the
+interpreter behind the launch command, paths, ports, disk), and for the docker launcher to its nodes.
 """
 
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from autotune.engine.dialects import dialect_of
+from autotune.engine.installed import installed_engine
 from autotune.engine.plan import LaunchPlan, plan_launch
 from autotune.errors import Problem
 from autotune.space import Candidate, LauncherKind, SearchSpace
@@ -20,8 +22,8 @@ DISK_NEEDED_BYTES = 1 << 30
 """A night's raw records and logs; a load point of 400 requests takes well under 1 MB."""
 
 
-def preflight(study: Study, folder: Path = Path()) -> tuple[Problem, ...]:
-    """Return what is wrong with this machine for this study."""
+def preflight(study: Study, folder: Path) -> tuple[Problem, ...]:
+    """Return what is wrong with this machine for this study, whose results go into `folder`."""
     space = study.space
     baseline = Candidate.of(space.baseline)
     plan = plan_launch(space, baseline, study=study.name, trial="check")
@@ -40,20 +42,27 @@ def _baseline_problems(space: SearchSpace, baseline: Candidate) -> Iterator[Prob
 
 
 def _launcher_problems(space: SearchSpace, plan: LaunchPlan) -> Iterator[Problem]:
-    match space.launcher:
-        case LauncherKind.SIMULATED:
-            return
-        case LauncherKind.DOCKER:
+    if space.launcher is LauncherKind.DOCKER and plan.image is not None:
+        from autotune.engine.docker.check import docker_problems  # noqa: PLC0415 - docker-py takes 0.2 s
+
+        yield from docker_problems(space, plan)
+    if space.launcher is LauncherKind.PROCESS:
+        yield from _remote_nodes(space)
+        yield from _program_problems(space, plan)
+        yield from _port_problems(plan)
+
+
+def _remote_nodes(space: SearchSpace) -> Iterator[Problem]:
+    for index, node in enumerate(space.nodes):
+        if not _is_free(0, node.address):
             yield Problem(
-                "launcher 'docker' is not in this version yet",
-                key="launcher",
-                remedy="Use --launcher simulated, or --launcher process on one machine.",
+                f"{node.address} is no address of this machine, and processes are launched on this one only",
+                key=f"nodes.{index}.address",
+                remedy="Use launcher docker for other machines, or leave the address out.",
             )
-        case LauncherKind.PROCESS:
-            yield from _process_problems(space, plan)
 
 
-def _process_problems(space: SearchSpace, plan: LaunchPlan) -> Iterator[Problem]:
+def _program_problems(space: SearchSpace, plan: LaunchPlan) -> Iterator[Problem]:
     program = plan.ranks[0].argv[0]
     if shutil.which(program) is None:
         yield Problem(
@@ -61,9 +70,42 @@ def _process_problems(space: SearchSpace, plan: LaunchPlan) -> Iterator[Problem]
             key="command",
             remedy="Give 'command' in the search space, or activate the engine's environment.",
         )
+    else:
+        yield from _engine_problems(space)
     if space.model.startswith((".", "/")) and not Path(space.model).is_dir():
         yield Problem(f"no folder {space.model}", key="model", remedy="Give the model's folder.")
-    for key, port in (("port", plan.port), ("rendezvous_port", plan.rendezvous_port)):
+
+
+def _engine_problems(space: SearchSpace) -> Iterator[Problem]:
+    """Yield what is wrong with the engine that the command would run: missing, or of another version."""
+    command = space.command or dialect_of(space.engine).command
+    try:
+        found = installed_engine(space.engine, command, {**os.environ, **space.environment})
+    except (OSError, subprocess.SubprocessError) as error:
+        yield Problem(f"{command[0]} does not run: {error}", key="command", remedy="Try it in a shell.")
+        return
+    if found is None:
+        return
+    if not found.is_importable:
+        yield Problem(
+            f"{found.interpreter} has no package {found.package!r}",
+            key="command",
+            remedy="Install it there, or name an interpreter that has it in 'command'.",
+        )
+    if found.package == space.engine and (found.version or space.version).split("+")[0] != space.version:
+        yield Problem(
+            f"{found.interpreter} has {space.engine} {found.version}, not {space.version}",
+            key="version",
+            remedy=f'Write version: "{found.version}", or install the other one.',
+        )
+
+
+def _port_problems(plan: LaunchPlan) -> Iterator[Problem]:
+    """Yield the taken ports: each rank serves on one of its own; only several nodes have to meet."""
+    needed = [("port", plan.port + rank.rank) for rank in plan.ranks]
+    if len(plan.ranks) > 1:
+        needed.append(("rendezvous_port", plan.rendezvous_port))
+    for key, port in needed:
         if not _is_free(port):
             yield Problem(
                 f"port {port} is taken", key=key, remedy=f"Give another '{key}', or stop what holds it."
@@ -77,16 +119,21 @@ def _environment_problems(space: SearchSpace) -> Iterator[Problem]:
 
 
 def _disk_problems(folder: Path) -> Iterator[Problem]:
-    free = shutil.disk_usage(folder).free
+    """Look at the disk of the folder, or of where it will be made."""
+    place = folder.absolute()
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    free = shutil.disk_usage(place).free
     if free < DISK_NEEDED_BYTES:
-        yield Problem(f"only {free >> 20} MiB free where the results go", remedy="Free 1 GiB.")
+        yield Problem(f"only {free >> 20} MiB free in {place}, where the results go", remedy="Free 1 GiB.")
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, address: str = "") -> bool:
+    """Whether this machine can serve there; with port 0, whether the address is its own."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True

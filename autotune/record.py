@@ -35,11 +35,18 @@ class Outcome(StrEnum):
 
 
 class ClientRecord(Frozen):
-    """The load generator's self-check, kept beside what it measured."""
+    """The load generator's self-check (`request.ClientHealth`), kept beside what it measured."""
 
     loop_lag_p99_s: float
     cpu_ratio: float
     peak_in_flight: int
+    dispatch_delay_p99_s: float = 0.0
+    dispatch_delay_mean_s: float = 0.0
+    tokens_per_read: float = 1.0
+    cpu_s_per_1000_tokens: float = 0.0
+    clock_drift_s: float = 0.0
+    has_kernel_stamps: bool = True
+    processes: int = 1
 
 
 class PointRecord(Frozen):
@@ -57,6 +64,7 @@ class TrialRecord(Frozen):
     """One trial. Durations and `began_s` are seconds on the study's clock (virtual if `is_simulated`).
 
     `objectives`: one value per objective, in the SLO's order; None unless measured.
+    `reason`: why it is INFEASIBLE, INVALID or INTERRUPTED; a FAILED one has its `failure`.
     `confirms`: the number of the trial whose candidate a confirmation launched again.
     `same_as`: the number of an earlier trial with the same effective flags, whose numbers were taken over.
     """

@@ -8,7 +8,7 @@ Flags are spelled as the engine's `--help` spells them, without the leading dash
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from autotune.document import Frozen
+from autotune.document import Frozen, KeyPath, Misplaced, refuse
 from autotune.errors import did_you_mean
 from autotune.expression import Expression, parse_expression
 
@@ -56,6 +56,9 @@ class Node(Frozen):
     """One host; the order of the nodes is the order of the ranks.
 
     `address` is what the other nodes dial; `gpu_memory_mib` as nvidia-smi prints it (default: H100 80 GB).
+    `docker` is where its engine listens: `unix:///path`, `ssh://user@host[:port][/path/to/docker.sock]`, or
+    `tcp://host:port` with `certificates`, a folder that holds ca.pem, cert.pem and key.pem.
+    `gpu_ids`: only these GPUs of the node; without it all `gpus`.
     """
 
     name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
@@ -64,6 +67,8 @@ class Node(Frozen):
     gpus: int = Field(default=0, ge=0)
     gpu_memory_mib: int = Field(default=81559, gt=0)
     accelerator: Accelerator = Accelerator.NVIDIA
+    certificates: str | None = None
+    gpu_ids: tuple[StrictStr, ...] = ()
 
 
 class Mount(Frozen):
@@ -72,6 +77,22 @@ class Mount(Frozen):
     source: str
     target: str
     read_only: bool = False
+
+
+class ContainerSettings(Frozen):
+    """How an engine's containers are run, where SGLang's own deployment files are not followed to the letter.
+
+    `shm_size` and `memory` as Docker writes sizes ("32g"); with `ipc: host` the node's /dev/shm is used and
+    `shm_size` has no effect. `ulimits`: soft and hard limit alike, -1 for none.
+    """
+
+    shm_size: str = "32g"
+    ipc: Literal["private", "host"] = "private"
+    memory: str | None = None
+    ulimits: dict[str, int] = Field(default={"memlock": -1, "stack": 67108864})
+    devices: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    pull: bool = True
 
 
 class Numeric(Frozen):
@@ -221,6 +242,7 @@ class SearchSpace(Frozen):
     profile: str | None = None
     nodes: tuple[Node, ...] = Field(default=(Node(name="local"),), min_length=1)
     mounts: tuple[Mount, ...] = ()
+    container: ContainerSettings = ContainerSettings()
     environment: dict[str, str] = Field(default={})
     environment_from: tuple[str, ...] = ()
     port: int = Field(default=30000, ge=1024, le=65535)
@@ -239,25 +261,49 @@ class SearchSpace(Frozen):
         return value
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> "SearchSpace":
-        both = sorted(set(self.flags) & set(self.tune))
-        if both:
-            raise ValueError(f"{both[0]!r} is both fixed (flags) and tuned (tune); keep one")
-        _refuse_unknown(self.baseline, self.tune, "baseline names a flag that is not tuned")
-        known = {*self.flags, *self.tune}
-        for expression in self.requirements:
-            _refuse_unknown(expression.names, known, f"{expression.text!r} names an unknown flag")
-        earlier: set[str] = set(self.flags)
-        for name, condition in self.conditions.items():
-            names = frozenset() if condition is None else condition.names
-            _refuse_unknown(
-                names, earlier, f"tune.{name}.when may only name fixed flags and flags tuned above it"
+    def _parts_agree(self) -> "SearchSpace":
+        refuse(
+            (
+                *self._doubly_set(),
+                *self._strange_baseline(),
+                *self._strange_requirements(),
+                *self._strange_conditions(),
+                *self._repeated_nodes(),
             )
-            earlier.add(name)
-        node_names = [node.name for node in self.nodes]
-        if len(set(node_names)) < len(node_names):
-            raise ValueError("two nodes have the same name")
+        )
         return self
+
+    def _doubly_set(self) -> Iterator[Misplaced]:
+        for name in self.tune:
+            if name in self.flags:
+                message = f"{name!r} is both fixed (flags) and tuned (tune)"
+                yield Misplaced(message, at=("tune", name), remedy="Keep one of the two.")
+
+    def _strange_baseline(self) -> Iterator[Misplaced]:
+        for name in self.baseline:
+            if name not in self.tune:
+                remedy = did_you_mean(name, self.tune)
+                yield Misplaced(f"{name!r} is not tuned", at=("baseline", name), remedy=remedy)
+
+    def _strange_requirements(self) -> Iterator[Misplaced]:
+        known = {*self.flags, *self.tune}
+        for index, text in enumerate(self.require):
+            yield from _strange_expression(text, known, ("require", index))
+
+    def _strange_conditions(self) -> Iterator[Misplaced]:
+        earlier = set(self.flags)
+        for name, tunable in self.tune.items():
+            if tunable.when is not None:
+                remedy = "Only fixed flags and flags tuned above it may be named."
+                yield from _strange_expression(tunable.when, earlier, ("tune", name, "when"), remedy)
+            earlier.add(name)
+
+    def _repeated_nodes(self) -> Iterator[Misplaced]:
+        names = [node.name for node in self.nodes]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                remedy = "Give every node a name of its own."
+                yield Misplaced(f"two nodes are {name!r}", at=("nodes", index, "name"), remedy=remedy)
 
     @cached_property
     def requirements(self) -> tuple[Expression, ...]:
@@ -298,7 +344,17 @@ def _refuse_reversed(low: float, high: float, scale: str) -> None:
         raise ValueError("a log scale needs a lower bound above 0")
 
 
-def _refuse_unknown(names: Iterable[str], known: Iterable[str], message: str) -> None:
-    known = set(known)
-    for name in sorted(set(names) - known):
-        raise ValueError(f"{message}: {name!r}. {did_you_mean(name, known) or ''}".rstrip(" ."))
+def _strange_expression(
+    text: str, known: Iterable[str], at: KeyPath, remedy: str | None = None
+) -> Iterator[Misplaced]:
+    """Yield what is wrong with an expression: it cannot be parsed, or it names what is not `known`."""
+    try:
+        expression = parse_expression(text)
+    except ValueError as error:
+        yield Misplaced(str(error), at=at)
+        return
+    spelled = {name.replace("-", "_") for name in known}
+    for name in sorted(expression.names - set(known)):
+        word = name.replace("-", "_")
+        message = f"{text!r} names no flag of this space that it may name: {word!r}"
+        yield Misplaced(message, at=at, remedy=remedy or did_you_mean(word, spelled))

@@ -17,26 +17,35 @@ from autotune.document import Document, Frozen, KeyPath, read_document, to_yaml
 from autotune.engine.dialects import dialect_of
 from autotune.errors import ConfigError, Problem, StudyError
 from autotune.expression import Expression
-from autotune.load.workload import read_dataset
+from autotune.load.text import text_maker
+from autotune.load.workload import offer, read_dataset
 from autotune.simulator.profile import profile_names
-from autotune.slo import Slo
+from autotune.slo import Slo, undecidable
 from autotune.space import Choices, FlagValue, LauncherKind, SearchSpace
 
 STUDY_FILE = "study.yaml"
 
 
 class Study(Frozen):
-    """What is asked: everything that decides which trials make sense together."""
+    """What is asked: everything that decides which trials make sense together.
+
+    `dataset_sha256`: the content of the workload's dataset, if it has one; its name alone says little.
+    """
 
     name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=100)
     space: SearchSpace
     slo: Slo
     seed: int = 0
+    dataset_sha256: str | None = None
 
     @property
     def identity(self) -> str:
-        """A hash of all that was asked, the name left out."""
-        asked = self.model_dump(mode="json", by_alias=True, exclude={"name"})
+        """A hash of all that was asked, the name left out.
+
+        What keeps its default is left out too, so that a new setting in a later version does not part a study
+        from its own past.
+        """
+        asked = self.model_dump(mode="json", by_alias=True, exclude={"name"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -70,12 +79,15 @@ def read_study(
         *_expression_problems(space, space_file),
         *_launcher_problems(space, space_file),
     ]
+    dataset_sha256 = None
     if slo.workload.dataset is not None:
         dataset = slo_path.parent / slo.workload.dataset
         read_dataset(dataset)
+        dataset_sha256 = hashlib.sha256(dataset.read_bytes()).hexdigest()
         slo = slo.model_copy(
             update={"workload": slo.workload.model_copy(update={"dataset": dataset.resolve()})}
         )
+    slo = _with_files(slo, slo_path.parent)
     if problems:
         raise ConfigError(problems)
     name = name or _study_name(space_path, slo_path)
@@ -83,7 +95,8 @@ def read_study(
         raise ConfigError(
             f"--study {name!r}: a name has letters, digits, '.', '_' and '-', at most 100 of them"
         )
-    return StudyDraft(Study(name=name, space=space, slo=slo, seed=seed), tuple(_warnings(space)))
+    study = Study(name=name, space=space, slo=slo, seed=seed, dataset_sha256=dataset_sha256)
+    return StudyDraft(study, (*_warnings(space), *_undecidable(slo, slo_file)))
 
 
 def save_study(study: Study, folder: Path) -> None:
@@ -205,6 +218,30 @@ def _warnings(space: SearchSpace) -> Iterator[str]:
             f"no flag catalogue of {space.engine} {space.version}; using that of {catalogue.version}. "
             "The engine's own errors will tell what differs."
         )
+    yield from filter(None, map(catalogue.warning, (*space.flags, *space.tune)))
+
+
+def _undecidable(slo: Slo, document: Document) -> Iterator[str]:
+    for problem in undecidable(slo):
+        key = tuple(int(part) if part.isdigit() else part for part in (problem.key or "").split("."))
+        yield str(document.problem(key, problem.message, problem.remedy))
+
+
+def _with_files(slo: Slo, folder: Path) -> Slo:
+    """Return the SLO with whole paths of its tokenizer and traces; each is read once, so that it can be."""
+    workload = slo.workload
+    if workload.tokenizer is not None:
+        workload = workload.model_copy(update={"tokenizer": (folder / workload.tokenizer).resolve()})
+    load = tuple(
+        point if point.trace is None else point.model_copy(update={"trace": (folder / point.trace).resolve()})
+        for point in slo.load
+    )
+    for point in load:
+        if point.trace is not None:
+            offer(workload, point, salt=0)
+    if workload.tokenizer is not None:
+        text_maker(workload.tokenizer)
+    return slo.model_copy(update={"workload": workload, "load": load})
 
 
 def _study_name(space_path: Path, slo_path: Path) -> str:
@@ -213,7 +250,12 @@ def _study_name(space_path: Path, slo_path: Path) -> str:
 
 def _first_difference(stored: Study, asked: Study) -> str:
     old, new = (
-        {**study.space.model_dump(mode="json"), **study.slo.model_dump(mode="json"), "seed": study.seed}
+        {
+            **study.space.model_dump(mode="json"),
+            **study.slo.model_dump(mode="json"),
+            "seed": study.seed,
+            "the dataset's content": study.dataset_sha256,
+        }
         for study in (stored, asked)
     )
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]

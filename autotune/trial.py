@@ -7,9 +7,10 @@ errors become records.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +18,7 @@ from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.launcher import HttpAddress, Launcher, RunningEngine
 from autotune.engine.plan import plan_launch
 from autotune.errors import LoadError
-from autotune.failure import EngineError, EngineFailure, StartPhase
+from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.load.arrivals import LoadPoint
 from autotune.load.client import HttpEndpoint
 from autotune.load.health import invalid_reason
@@ -25,17 +26,21 @@ from autotune.load.records_file import write_records
 from autotune.load.workload import offer, warm_up
 from autotune.metrics import Measurement, join, measure
 from autotune.record import ClientRecord, Outcome, PointRecord, Role, TrialRecord
-from autotune.request import ClientHealth, Endpoint, LoadResult
-from autotune.slo import Decision, Verdict, judge
+from autotune.request import ClientHealth, Endpoint, LoadResult, OfferedLoad, RequestFailureKind
+from autotune.slo import ERROR_RATE, LOOKS, Decision, Verdict, judge
 from autotune.space import Candidate
 from autotune.study import Study, owner_of
 
-ERROR_RATE = 0.05
-LOOKS = 3
-"""How often an undecided load point is measured at most; the looks share the error rate evenly."""
-
 VALID_ATTEMPTS = 3
 """How often a measurement that the load generator spoilt is tried on one engine."""
+
+SILENCE_LIMIT_S = 120.0
+"""For how long no byte of any answer may come while requests are in flight: far above any time a prefill of
+every waiting prompt takes, far below a request's own time-out."""
+
+TIME_IS_UP = "the study's time was up"
+_ROUNDING_S = 1e-6
+_NOT_YET_READY = (FailureKind.NOT_READY, FailureKind.RENDEZVOUS_TIMEOUT)
 
 OnPhase: TypeAlias = Callable[[str], None]
 FindTwin: TypeAlias = Callable[[EffectiveFlags], tuple[int, TrialRecord] | None]
@@ -57,6 +62,26 @@ class TrialOrder:
         return f"{self.number:04d}"
 
 
+class _TimeIsUpError(Exception):
+    """The trial's deadline has passed."""
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a trial came to its end; `failure` for FAILED, `reason` for INVALID and INTERRUPTED."""
+
+    outcome: Outcome
+    failure: EngineFailure | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, failure: EngineFailure) -> "_Ending":
+        """A node that was lost says nothing about the candidate, which is launched again."""
+        if failure.kind.is_of_the_node:
+            return cls(Outcome.INVALID, failure=failure, reason=f"{failure.kind}: {failure.line}")
+        return cls(Outcome.FAILED, failure=failure)
+
+
 def run_trial(
     study: Study,
     order: TrialOrder,
@@ -65,26 +90,32 @@ def run_trial(
     *,
     on_phase: OnPhase,
     find_twin: FindTwin,
+    deadline_s: float | None = None,
 ) -> TrialRecord:
     """Run one trial to its record; `folder` is the study's.
 
     `find_twin` tells whether an earlier trial already ran with the same effective flags; its numbers are then
-    taken over instead of measured again.
+    taken over instead of measured again. `deadline_s`, on the launcher's clock, ends what is going on: a
+    start by a shorter wait for readiness, a load by stopping it. The engine is torn down as ever, and the
+    record is INTERRUPTED, with the load points measured so far.
 
     Raises:
         InfrastructureError: no engine can be launched at all.
         OSError: the raw records cannot be written.
     """
-    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin)
-    failure, invalid = None, None
+    end_s = math.inf if deadline_s is None else deadline_s
+    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin, end_s)
+    ending = _Ending(Outcome.MEASURED)
     with run.timed("total"):
         try:
             run.launch_and_load()
         except EngineError as error:
-            failure = error.failure
+            ending = _Ending.of(error.failure)
         except LoadError as error:
-            invalid = str(error)
-    return run.to_record(failure, invalid)
+            ending = _Ending(Outcome.INVALID, reason=str(error))
+        except _TimeIsUpError:
+            ending = _Ending(Outcome.INTERRUPTED, reason=TIME_IS_UP)
+    return run.to_record(ending)
 
 
 @dataclass
@@ -97,6 +128,7 @@ class _TrialRun:
     folder: Path
     on_phase: OnPhase
     find_twin: FindTwin
+    deadline_s: float
     durations_s: dict[str, float] = field(default_factory=dict)
     start_phases_s: dict[str, float] = field(default_factory=dict)
     effective: EffectiveFlags | None = None
@@ -119,15 +151,11 @@ class _TrialRun:
 
     def launch_and_load(self) -> None:
         """Launch, measure, tear down."""
-        space, name = self.study.space, self.order.name
-        owner = owner_of(self.study.name, self.folder)
-        plan = plan_launch(space, self.order.candidate, study=owner, trial=name)
-        trial_folder = self.folder / "trials" / name
-        trial_folder.mkdir(parents=True, exist_ok=True)
+        self._check_time()
         self.on_phase("launch")
         with ExitStack() as stack:
             with self.timed("launch"):
-                engine = stack.enter_context(self.launcher.launch(plan, trial_folder, self._report_start))
+                engine = self._launch(stack)
             self.start_phases_s = {phase.value: spent for phase, spent in engine.phases_s.items()}
             self.effective = engine.effective
             if self.order.role is not Role.CONFIRMATION:
@@ -137,12 +165,12 @@ class _TrialRun:
                     self._measure_points(engine)
             self.on_phase("teardown")
 
-    def to_record(self, failure: EngineFailure | None, invalid: str | None) -> TrialRecord:
+    def to_record(self, ending: _Ending) -> TrialRecord:
         """Return the record of what happened."""
         total_s = self.durations_s.pop("total")
         self.durations_s["teardown"] = max(total_s - sum(self.durations_s.values()), 0.0)
         record = TrialRecord(
-            outcome=Outcome.MEASURED,
+            outcome=ending.outcome,
             role=self.order.role,
             candidate=self.order.candidate.to_dict(),
             is_simulated=self.launcher.is_simulated,
@@ -150,33 +178,56 @@ class _TrialRun:
             durations_s=self.durations_s,
             start_phases_s=self.start_phases_s,
             effective=self.effective,
+            failure=ending.failure,
+            reason=ending.reason,
             points=tuple(self.points.values()),
             confirms=self.order.confirms,
         )
-        if failure is not None:
-            return record.model_copy(update={"outcome": Outcome.FAILED, "failure": failure})
-        if invalid is not None:
-            return record.model_copy(update={"outcome": Outcome.INVALID, "reason": invalid})
-        if self.twin is not None:
-            return take_over(record, *self.twin)
-        objectives = tuple(
-            goal.quantity.of(
-                self.measurements[goal.quantity.load],
-                self.study.slo.request_limits_s(goal.quantity.load),
-            )
-            for goal in self.study.slo.goals
-        )
-        if any(value is None for value in objectives):
-            reason = "no request ended well, so there is no value for the objective"
-            return record.model_copy(update={"outcome": Outcome.INVALID, "reason": reason})
-        return record.model_copy(update={"verdict": self._verdict(), "objectives": objectives})
+        if ending.outcome is not Outcome.MEASURED:
+            return record
+        return self._with_result(record) if self.twin is None else take_over(record, *self.twin)
+
+    def _with_result(self, record: TrialRecord) -> TrialRecord:
+        objectives = []
+        for goal in self.study.slo.goals:
+            load = goal.quantity.load
+            value = goal.quantity.of(self.measurements[load], self.study.slo.request_limits_s(load))
+            if value is None:
+                reason = f"nothing was measured for {goal.text!r}"
+                return record.model_copy(update={"outcome": Outcome.INVALID, "reason": reason})
+            objectives.append(value)
+        return record.model_copy(update={"verdict": self._verdict(), "objectives": tuple(objectives)})
+
+    def _launch(self, stack: ExitStack) -> RunningEngine:
+        """Start the engine and wait for it, at most until the deadline."""
+        name = self.order.name
+        owner = owner_of(self.study.name, self.folder)
+        plan = plan_launch(self.study.space, self.order.candidate, study=owner, trial=name)
+        folder = self.folder / "trials" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        is_hurried = self._left_s() < plan.ready_timeout_s
+        if is_hurried:
+            plan = replace(plan, ready_timeout_s=self._left_s())
+        try:
+            return stack.enter_context(self.launcher.launch(plan, folder, self._report_start))
+        except EngineError as error:
+            if is_hurried and error.failure.kind in _NOT_YET_READY:
+                self._check_time()
+            raise
+
+    def _left_s(self) -> float:
+        return self.deadline_s - self.launcher.clock.now_s()
+
+    def _check_time(self) -> None:
+        if self._left_s() <= _ROUNDING_S:
+            raise _TimeIsUpError
 
     def _report_start(self, phase: StartPhase) -> None:
         self.on_phase(f"launch: {phase.value.replace('_', ' ')}")
 
     def _measure_points(self, engine: RunningEngine) -> None:
         goals = {goal.quantity.load for goal in self.study.slo.goals}
-        endpoint = _endpoint_of(engine, self.study)
+        endpoint = self._endpoint_of(engine)
         for point in self.study.slo.load:
             missed = self._verdict().decision is Decision.MISSED
             if missed and not self.order.measure_all and point.label not in goals:
@@ -188,10 +239,39 @@ class _TrialRun:
                 if not self._is_undecided(point):
                     break
 
+    def _endpoint_of(self, engine: RunningEngine) -> Endpoint:
+        match engine.address:
+            case HttpAddress(base_url=base_url, vocabulary_size=vocabulary_size):
+                return HttpEndpoint(
+                    base_url,
+                    self.study.slo.workload,
+                    model=self.study.space.model,
+                    vocabulary_size=vocabulary_size,
+                    silence_limit_s=SILENCE_LIMIT_S,
+                    is_alive=lambda: engine.failure() is None and self._left_s() > 0,
+                )
+            case endpoint:
+                return endpoint
+
     def _warm_up(self, point: LoadPoint, endpoint: Endpoint, engine: RunningEngine) -> None:
         if point.warm_up_requests:
-            endpoint.run(warm_up(self.study.slo.workload, point, salt=self._salt(point, LOOKS)))
-            _raise_failure(engine)
+            offered = warm_up(self.study.slo.workload, point, salt=self._salt(point, LOOKS))
+            result = self._serve(offered, endpoint, engine)
+            if invalid_reason(result, offered) is None:
+                _refuse_serving_nothing(result)
+
+    def _serve(
+        self, offered: OfferedLoad, endpoint: Endpoint, engine: RunningEngine, file: Path | None = None
+    ) -> LoadResult:
+        """Load the engine, keep the raw records, and refuse what did not run to its own end."""
+        self._check_time()
+        result = endpoint.run(offered)
+        if file is not None:
+            write_records(file, result)
+        if (failure := engine.failure() or _hang(result)) is not None:
+            raise EngineError(failure)
+        self._check_time()
+        return result
 
     def _measure(self, point: LoadPoint, endpoint: Endpoint, engine: RunningEngine, look: int) -> None:
         """Measure once more and add it to what is known of the load point.
@@ -203,6 +283,7 @@ class _TrialRun:
             result, reason = self._offer(point, endpoint, engine, look)
             if reason is None:
                 self._add(point, result, look)
+                _refuse_serving_nothing(result)
                 return
             self.on_phase(f"load: {point.label}, again: {reason}")
         raise LoadError(f"{point.label}: {reason}")
@@ -213,9 +294,7 @@ class _TrialRun:
         """Load an engine whose cache is empty; return what came of it and why it is not valid, if so."""
         engine.flush_cache()
         offered = offer(self.study.slo.workload, point, salt=self._salt(point, look))
-        result = endpoint.run(offered)
-        write_records(self._raw_file(point, f"-{look}"), result)
-        _raise_failure(engine)
+        result = self._serve(offered, endpoint, engine, self._raw_file(point, f"-{look}"))
         return result, invalid_reason(result, offered)
 
     def _add(self, point: LoadPoint, result: LoadResult, look: int) -> None:
@@ -273,30 +352,24 @@ def take_over(record: TrialRecord, number: int, twin: TrialRecord) -> TrialRecor
     )
 
 
-def _endpoint_of(engine: RunningEngine, study: Study) -> Endpoint:
-    match engine.address:
-        case HttpAddress(base_url=base_url, vocabulary_size=vocabulary_size):
-            return HttpEndpoint(
-                base_url,
-                study.slo.workload,
-                model=study.space.model,
-                vocabulary_size=vocabulary_size,
-                is_alive=lambda: engine.failure() is None,
-            )
-        case endpoint:
-            return endpoint
+def _hang(result: LoadResult) -> EngineFailure | None:
+    """Return the failure of an engine that fell silent under load, None if it did not."""
+    if result.silent_s is None:
+        return None
+    failures = [record.failure for record in result.records if record.failure is not None]
+    open_requests = sum(failure.kind is RequestFailureKind.STOPPED for failure in failures)
+    line = f"no byte of any answer for {result.silent_s:.3g} s with {open_requests} requests in flight"
+    return EngineFailure(kind=FailureKind.HANG, phase=StartPhase.SERVING, line=line, waited_s=result.silent_s)
 
 
-def _raise_failure(engine: RunningEngine) -> None:
-    if (failure := engine.failure()) is not None:
-        raise EngineError(failure)
+def _refuse_serving_nothing(result: LoadResult) -> None:
+    """Raise the failure of an engine that lives and is reached, and answers no request well."""
+    failures = [record.failure for record in result.records]
+    first = next((failure for failure in failures if failure is not None), None)
+    if first is not None and all(failures):
+        line = f"all {len(failures)} requests failed, the first with {first.kind}: {first.message}"
+        raise EngineError(EngineFailure(kind=FailureKind.SERVES_NOTHING, phase=StartPhase.SERVING, line=line))
 
 
 def _client_record(client: ClientHealth | None) -> ClientRecord | None:
-    if client is None:
-        return None
-    return ClientRecord(
-        loop_lag_p99_s=client.loop_lag_p99_s,
-        cpu_ratio=client.cpu_ratio,
-        peak_in_flight=client.peak_in_flight,
-    )
+    return None if client is None else ClientRecord.model_validate(asdict(client))

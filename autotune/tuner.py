@@ -7,7 +7,7 @@ begins; what a killed controller left is settled before anything is launched.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,27 +16,30 @@ from filelock import FileLock, Timeout
 from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
-from autotune.errors import StudyError
+from autotune.errors import InfrastructureError, StudyError
 from autotune.record import Outcome, Role, TrialRecord
-from autotune.search.budget import Budget, allowance_s, fits_confirmation, fits_search
-from autotune.search.confirmation import (
-    Answer,
-    NumberedTrial,
-    conclude,
-    finalists,
-    next_confirmation,
-)
+from autotune.search.answer import conclude
+from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
+from autotune.search.confirmation import Contest, NumberedTrial, contest_of
 from autotune.search.feasibility import infeasible_reason, same_candidate, same_effect
-from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, storage_errors
+from autotune.search.ledger import AskedTrial, Ledger, StudyHistory
+from autotune.search.repeats import (
+    ALIKE,
+    ATTEMPTS,
+    SearchEnd,
+    baseline_is_due,
+    due_again,
+    stuck,
+    world_failures,
+)
 from autotune.search.sampler import SamplerKind, make_sampler
+from autotune.search.storage import storage_errors
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
 from autotune.trial import TrialOrder, run_trial, take_over
 
-FREE_ASKS = 50
-"""How many candidates in a row may cost no launch before the space counts as exhausted."""
-ATTEMPTS = 2
-"""How often a candidate is launched whose measurement was invalid."""
+FREE_ASKS = 3
+"""How many candidates in a row may cost no launch, although the sampler drew many times for each."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,16 @@ def tune(
     """
     with storage_errors(folder), _only_controller(folder):
         save_study(study, folder)
-        ledger = Ledger(study, folder)
-        used = len(ledger.history().trials)
-        ledger.use(make_sampler(sampler, study.space, seed=study.seed + used))
-        return _Tuner(study, launcher, budget, folder, ledger, observe).run()
+        tuner = _Tuner(study, launcher, budget, folder, Ledger(study, folder), observe)
+        return tuner.run(sampler)
 
 
 @dataclass
 class _Tuner:
     """The state of one `tune` call; everything that must survive it is in the ledger.
 
-    `finished`: the trials that were told, as of the last one.
+    `finished`: the trials that were told, as of the last one. `cut_off`: those that this call's deadline
+    ended; a later call, with more time, runs them again. `known`: the candidates the search has settled.
     """
 
     study: Study
@@ -105,101 +107,102 @@ class _Tuner:
     ledger: Ledger
     observe: Observe
     finished: tuple[NumberedTrial, ...] = ()
+    cut_off: set[int] = field(default_factory=set)
+    known: set[Candidate] = field(default_factory=set)
     spoilt_confirmations: int = 0
+    deadline_s: float | None = None
+    has_old_answer: bool = True
 
-    def run(self) -> StudyHistory:
+    def run(self, sampler: SamplerKind) -> StudyHistory:
         """Settle the past, then baseline, search, confirmation and answer."""
         removed = self.launcher.remove_leftovers(owner_of(self.study.name, self.folder))
         again = self.ledger.recover()
         if removed or again:
             self.observe(Recovered(again, removed))
-        self.finished = self.ledger.history().trials
+        self._take_in(self.ledger.trials())
         allowance = allowance_s(self.budget, self.finished)
-        self._deadline_s = None if allowance is None else self.launcher.clock.now_s() + allowance
-        self._finish_waiting()
-        self._measure_baseline()
-        self._search()
-        self.ledger.answer(self._confirm())
+        self.deadline_s = None if allowance is None else self.launcher.clock.now_s() + allowance
+        seed = self.study.seed + len(self.finished)
+        self.ledger.use(make_sampler(sampler, self.study.space, seed=seed, accepts=self._is_worth_a_trial))
+        self.ledger.end_search(None)
+        try:
+            self._measure_baseline()
+            self.ledger.end_search(self._search())
+        except KeyboardInterrupt:
+            self.ledger.end_search(SearchEnd.STOPPED)
+            raise
+        self._confirm()
+        self.ledger.answer(conclude(self._contest(), self.study.slo))
         return self.ledger.history()
 
-    def _finish_waiting(self) -> None:
-        while self.ledger.waiting():
-            self._run(self.ledger.ask())
-
     def _measure_baseline(self) -> None:
-        if any(trial.record.role is Role.BASELINE for trial in self._settled()):
-            return
         baseline = Candidate.of(self.study.space.baseline)
         dialect = dialect_of(self.study.space.engine)
         expected = dialect.known_defaults(self.study.space, baseline.to_dict())
-        self._run(self.ledger.ask_for(baseline, Role.BASELINE, {**expected, **baseline.to_dict()}))
-        self._finish_waiting()
-
-    def _search(self) -> None:
-        free = 0
+        where = {**expected, **baseline.to_dict()}
         while (
-            free < FREE_ASKS
-            and not self._is_exhausted()
-            and fits_search(self.budget, self.finished, self._left_s())
+            not self.cut_off
+            and baseline_is_due(self.finished)
+            and has_launches(self.budget, self.finished)
+            and fits(self.finished, self._left_s())
         ):
-            record = self._run(self.ledger.ask())
+            self._run(self.ledger.ask_for(baseline, Role.BASELINE, where))
+
+    def _search(self) -> SearchEnd:
+        """Launch candidates until there is a reason to end, and return it."""
+        free = 0
+        while (end := self._search_end(free)) is None:
+            due = self._due_again()
+            record = self._run(self.ledger.ask_again(due[0]) if due else self.ledger.ask())
             free = 0 if record.durations_s else free + 1
+        return end
 
-    def _is_exhausted(self) -> bool:
-        """Whether every candidate of the space was settled."""
-        searched = (trial.record for trial in self._settled() if trial.record.role is Role.SEARCH)
-        return len({record.to_candidate() for record in searched}) >= self.study.space.size
+    def _search_end(self, free: int) -> SearchEnd | None:
+        """Return why the search ends now, None if it goes on; `free`: how many asks in a row cost nothing."""
+        if not has_launches(self.budget, self.finished):
+            return SearchEnd.LAUNCHES
+        if len(self.known) >= self.study.space.size and not self._due_again():
+            return SearchEnd.EXHAUSTED
+        reserved_s = reserve_s(self.budget, self.finished)
+        if self.cut_off or not fits(self.finished, self._left_s(), reserved_s=reserved_s):
+            return SearchEnd.TIME
+        return SearchEnd.STALLED if free >= FREE_ASKS else None
 
-    def _confirm(self) -> Answer:
-        """Launch the finalists and the baseline again, as far as time allows, and conclude."""
-        baseline, contenders = self._contenders()
-        numbers = [trial.number for trial in (*([baseline] if baseline else []), *contenders)]
-        known = {trial.number: trial for trial in self._settled()}
-        while contenders and fits_confirmation(self.finished, self._left_s()):
-            launched = [record.confirms for record in self._confirmations(numbers)]
-            number = next_confirmation(
-                numbers, [each for each in launched if each is not None], rounds=self.budget.rounds
-            )
-            if number is None or self._confirmations_are_hopeless(numbers):
-                break
-            candidate = known[number].record.to_candidate()
-            self._run(self.ledger.ask_for(candidate, Role.CONFIRMATION, candidate.to_dict(), number))
-            self._finish_waiting()
-        return conclude(baseline, contenders, self._confirmations(numbers), self.study.slo)
+    def _due_again(self) -> tuple[int, ...]:
+        return tuple(number for number in due_again(self.finished) if number not in self.cut_off)
 
-    def _contenders(self) -> tuple[NumberedTrial | None, tuple[NumberedTrial, ...]]:
-        trials = self._settled()
-        baseline = next(
-            (
-                trial
-                for trial in trials
-                if trial.record.role is Role.BASELINE and trial.record.outcome is Outcome.MEASURED
-            ),
-            None,
-        )
-        return baseline, finalists(trials, self.study.slo, count=self.budget.finalists)
+    def _confirm(self) -> None:
+        """Launch the finalists and the baseline again, as far as time allows."""
+        contest, lost = self._contest(), len(self.cut_off)
+        while fits(self.finished, self._left_s()) and len(self.cut_off) == lost:
+            chosen = contest.next_launch(rounds=self.budget.rounds)
+            if chosen is None or self.spoilt_confirmations >= ATTEMPTS * len(contest.contenders):
+                return
+            candidate = chosen.record.to_candidate()
+            where = candidate.to_dict()
+            self._run(self.ledger.ask_for(candidate, Role.CONFIRMATION, where, chosen.number))
+            contest = self._contest()
 
-    def _confirmations(self, numbers: list[int]) -> list[TrialRecord]:
-        """Return the confirmations of these trials that came to an end, in order."""
-        return [
-            trial.record
-            for trial in self._settled()
-            if trial.record.role is Role.CONFIRMATION and trial.record.confirms in numbers
-        ]
+    def _contest(self) -> Contest:
+        return contest_of(self._settled(), self.study.slo, count=self.budget.finalists)
 
     def _run(self, asked: AskedTrial) -> TrialRecord:
-        """Take one asked trial to its told record."""
+        """Take one asked trial to its told record.
+
+        Raises:
+            InfrastructureError: nothing starts on these nodes, whatever the candidate.
+        """
         self.observe(PhaseBegan(asked, "asked"))
         record = self._without_launch(asked) or self._launch(asked)
         self.observe(PhaseBegan(asked, "record"))
-        can_repeat = record.outcome is Outcome.INVALID and asked.role is not Role.CONFIRMATION
-        if can_repeat and self.ledger.attempts(asked) < ATTEMPTS:
-            self.ledger.run_again(asked)
         self.ledger.tell(asked, record)
+        if record.outcome is Outcome.INTERRUPTED:
+            self.cut_off.add(asked.number)
         if record.outcome is Outcome.INVALID and asked.role is Role.CONFIRMATION:
             self.spoilt_confirmations += 1
-        self.finished = self.ledger.history().trials
+        self._take_in((*self.finished, NumberedTrial(asked.number, record, asked.again)))
         self.observe(TrialEnded(asked, record, self._left_s()))
+        self._refuse_a_dead_world(record)
         return record
 
     def _without_launch(self, asked: AskedTrial) -> TrialRecord | None:
@@ -220,7 +223,9 @@ class _Tuner:
         return None if twin is None else take_over(record, *twin)
 
     def _launch(self, asked: AskedTrial) -> TrialRecord:
-        self.ledger.answer(None)  # an earlier call's answer does not know this launch
+        if self.has_old_answer:
+            self.ledger.answer(None)  # it does not know this launch
+            self.has_old_answer = False
         order = TrialOrder(
             number=asked.number,
             role=asked.role,
@@ -230,28 +235,69 @@ class _Tuner:
         )
 
         def find_twin(effective: EffectiveFlags) -> tuple[int, TrialRecord] | None:
-            return same_effect(effective, self.study.space, self._settled())
+            return same_effect(asked.candidate, effective, self.study.space, self._settled())
 
-        return run_trial(
-            self.study,
-            order,
-            self.launcher,
-            self.folder,
-            on_phase=lambda phase: self.observe(PhaseBegan(asked, phase)),
-            find_twin=find_twin,
+        with self._noting_time(asked):
+            return run_trial(
+                self.study,
+                order,
+                self.launcher,
+                self.folder,
+                on_phase=lambda phase: self.observe(PhaseBegan(asked, phase)),
+                find_twin=find_twin,
+                deadline_s=self._deadline_of(asked.role),
+            )
+
+    @contextmanager
+    def _noting_time(self, asked: AskedTrial) -> Iterator[None]:
+        """Keep the time of a launch that is cut off by whatever raises inside."""
+        began_s, has_ended = self.launcher.clock.now_s(), False
+        try:
+            yield
+            has_ended = True
+        finally:
+            if not has_ended:
+                self.ledger.note_spent(asked, self.launcher.clock.now_s() - began_s)
+
+    def _deadline_of(self, role: Role) -> float | None:
+        """Return when a launch is cut short; the search leaves the confirmation its time."""
+        if self.deadline_s is None:
+            return None
+        reserved_s = reserve_s(self.budget, self.finished) if role is Role.SEARCH else 0.0
+        return self.deadline_s - reserved_s - teardown_s(self.finished)
+
+    def _refuse_a_dead_world(self, record: TrialRecord) -> None:
+        failure = stuck(self.finished)
+        if failure is None or record.outcome is not Outcome.FAILED:
+            return
+        raise InfrastructureError(
+            f"no engine was ever ready, and the last {ALIKE} launches or more failed alike: "
+            f"{failure.kind}: {failure.line}\n"
+            f"    The logs are under {self.folder / 'trials'}. Put it right and run the same command again; "
+            "these launches will not count against their candidates."
         )
 
-    def _confirmations_are_hopeless(self, numbers: list[int]) -> bool:
-        """Whether so many confirmations of this call were invalid that more would only burn launches."""
-        return self.spoilt_confirmations >= ATTEMPTS * len(numbers)
+    def _is_worth_a_trial(self, candidate: Candidate) -> bool:
+        return candidate not in self.known and infeasible_reason(self.study.space, candidate) is None
+
+    def _take_in(self, trials: tuple[NumberedTrial, ...]) -> None:
+        """Hold these to be the trials that were told."""
+        self.finished = trials
+        records = (trial.record for trial in self._settled())
+        self.known = {record.to_candidate() for record in records if record.role is Role.SEARCH}
 
     def _settled(self) -> tuple[NumberedTrial, ...]:
-        """Return the finished trials, those that were cut off or invalid left out."""
+        """Return the finished trials that say something about their candidate."""
         unsettled = (Outcome.INTERRUPTED, Outcome.INVALID)
-        return tuple(trial for trial in self.finished if trial.record.outcome not in unsettled)
+        lost = world_failures(self.finished)
+        return tuple(
+            trial
+            for trial in self.finished
+            if trial.record.outcome not in unsettled and trial.number not in lost
+        )
 
     def _left_s(self) -> float | None:
-        return None if self._deadline_s is None else self._deadline_s - self.launcher.clock.now_s()
+        return None if self.deadline_s is None else self.deadline_s - self.launcher.clock.now_s()
 
 
 @contextmanager

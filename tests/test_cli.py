@@ -124,16 +124,14 @@ def test_a_check_finds_nothing_wrong_with_a_simulated_study(
     assert "no problem found" in capsys.readouterr().out
 
 
-def test_a_check_tells_all_problems_at_once_and_a_launcher_that_is_missing(
+def test_a_check_tells_what_stands_against_a_study(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
     assert _run(monkeypatch, "check", *INPUTS) == 3
 
-    told = capsys.readouterr().out
-    assert "'docker' is not in this version" in told
-    assert "HF_TOKEN is not set" in told
+    assert "HF_TOKEN is not set" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["space", "slo"])
@@ -148,7 +146,6 @@ def test_a_schema_is_json(
     ("arguments", "message"),
     [
         (["schema", "studies"], "there are space, slo"),
-        (["tune", *INPUTS], "'docker' is not in this version"),
         (["tune", *INPUTS, "--launcher", "dockr"], "there are docker, process, simulated"),
         (["tune", *INPUTS, "--launcher", "simulated", "--sampler", "grid"], "there are tpe, random"),
         (["tune", *INPUTS, "--launcher", "simulated", "--until", "7 am"], "a time of day such as 07:00"),
@@ -174,6 +171,27 @@ def test_a_study_that_does_not_exist_is_said(
 ) -> None:
     assert _run(monkeypatch, "report", "nothing", "--runs", str(tmp_path)) == 4
     assert "holds no study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["name: [", "name: x\n", "seed: 2026-99-99\n"])
+def test_a_damaged_study_is_one_message_and_exit_code_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "study.yaml").write_text(text)
+
+    assert _run(monkeypatch, "report", str(tmp_path)) == 4
+    assert "study.yaml is damaged" in capsys.readouterr().err
+
+
+def test_a_check_looks_at_the_disk_of_the_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("autotune.preflight.DISK_NEEDED_BYTES", 1 << 80)
+
+    code = _run(monkeypatch, "check", *INPUTS, "--launcher", "simulated", "--runs", str(tmp_path / "none"))
+
+    assert code == 3
+    assert "MiB free in" in capsys.readouterr().out
 
 
 def test_a_time_of_day_bounds_a_study(

@@ -7,7 +7,7 @@ from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.budget import Budget
 from autotune.search.ledger import AskedTrial
 from autotune.tuner import PhaseBegan, Recovered, TrialEnded
-from tests.support.trials import STUDY, failed, measured
+from tests.support.trials import STUDY, failed, measured, numbered
 
 
 def _view(*, is_terminal: bool = False, launches: int | None = 4) -> tuple[StudyView, io.StringIO]:
@@ -88,6 +88,20 @@ def test_what_an_earlier_run_left_behind_is_told() -> None:
 
     assert "removed what an earlier run left behind: python3 (pid 7)" in output.getvalue()
     assert "run again: trial 3" in output.getvalue()
+
+
+def test_a_study_that_goes_on_shows_what_it_did_before_its_first_event() -> None:
+    view, output = _view(is_terminal=True)
+    view.catch_up(numbered(measured(90.0, role=Role.BASELINE, flags={}), measured(120.0), failed()))
+
+    with view.shown():
+        pass
+
+    assert (view.launches, view.baseline is not None, view.spent_s) == (3, True, 230.0)
+    assert "launch 3/4" in output.getvalue()
+    assert "best 120 tok/s" in output.getvalue()
+    assert "left" in output.getvalue()
+    assert "trial   1" not in output.getvalue()
 
 
 STUDY_CANDIDATE = measured(1.0).to_candidate()

@@ -56,7 +56,7 @@ def test_the_readme_sets_up_with_two_commands_that_ci_runs_too() -> None:
 
 def test_every_command_works_in_the_order_of_the_readme(clone: Path) -> None:
     commands = [command.removeprefix(SET_UP) for command in COMMANDS if command != TESTS]
-    finite = [command for command in commands if "simulate-server" not in command]
+    finite = [command for command in commands if not re.match("autotune (simulate-server|bench)", command)]
     for command in finite:
         done = subprocess.run(
             ["sh", "-c", command],
@@ -67,8 +67,9 @@ def test_every_command_works_in_the_order_of_the_readme(clone: Path) -> None:
     assert list((clone / "production").iterdir())
 
 
-def test_the_simulated_server_answers(clone: Path) -> None:
+def test_the_simulated_server_answers_and_is_measured(clone: Path) -> None:
     command = next(command for command in COMMANDS if "simulate-server" in command)
+    bench = next(command for command in COMMANDS if command.startswith("autotune bench"))
     with subprocess.Popen(
         ["sh", "-c", f"exec {command}"], cwd=clone, env=_environment(clone), stderr=subprocess.PIPE, text=True
     ) as server:
@@ -78,6 +79,12 @@ def test_the_simulated_server_answers(clone: Path) -> None:
                 break
         with urllib.request.urlopen("http://127.0.0.1:30000/health") as answer:
             assert answer.status == 200
+        done = subprocess.run(
+            ["sh", "-c", bench],
+            cwd=clone, env=_environment(clone), check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (clone / "bench" / "bench.html").exists()
         server.send_signal(signal.SIGTERM)
         server.stderr.read()
     assert server.returncode == 0

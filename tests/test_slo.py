@@ -1,14 +1,23 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from autotune.document import read_document
-from autotune.metrics import Metric, measure
-from autotune.slo import Decision, Slo, judge, pool, violation
+from autotune.errors import ConfigError
+from autotune.load.arrivals import LoadPoint
+from autotune.metrics import Metric, join, measure
+from autotune.request import RequestFailure, RequestFailureKind, RequestPhase
+from autotune.slo import ERROR_RATE, LOOKS, Decision, Slo, Verdict, judge, pool, undecidable, violation
 from tests.support.records import steady_records
+
+TIMEOUT = RequestFailure(RequestFailureKind.TIMEOUT, RequestPhase.STREAM, "late")
+OBJECTIVE = "maximise output_throughput at concurrency 4"
 
 
 def slo_of(*ceilings: str, **changes: Any) -> Slo:
@@ -117,6 +126,119 @@ def test_nothing_measured_is_a_miss_with_the_worst_margin() -> None:
     assert verdict.ceilings[0].margin_ratio == -10
 
 
+def _with_failures(slo: Slo, ttft_s: list[float], failed: int) -> Verdict:
+    records = steady_records(ttft_s, concurrency=4)
+    broken = [replace(each, failure=TIMEOUT) for each in records[-failed:]]
+    return judge(slo, {"concurrency 4": measure([*records[:-failed], *broken], concurrency=4)})
+
+
+@pytest.mark.parametrize("statistic", ["p95", "p50", "mean", "max"])
+def test_dropping_slow_requests_does_not_help_a_latency_ceiling(statistic: str) -> None:
+    slo = slo_of(f"ttft {statistic} < 1s at concurrency 4")
+
+    verdict = _with_failures(slo, [0.5] * 400, failed=240)
+
+    assert verdict.decision is Decision.MISSED
+    assert verdict.ceilings[0].value == pytest.approx(0.5)
+    assert verdict.ceilings[0].margin_ratio < 0
+    assert verdict.ceilings[0].failed == 240
+
+
+def test_a_failed_request_is_one_request_over_a_percentile_ceiling() -> None:
+    slo = slo_of("ttft p95 < 1s at concurrency 4", "itl p95 < 1s at concurrency 4")
+
+    verdict = _with_failures(slo, [0.5] * 400, failed=4)
+
+    assert verdict.decision is Decision.MET
+    assert [judged.share_over for judged in verdict.ceilings] == pytest.approx([0.01, 0.01])
+    assert [judged.requests for judged in verdict.ceilings] == [400, 400]
+
+
+def test_a_failed_request_does_not_help_a_latency_floor() -> None:
+    slo = slo_of("ttft p5 > 0.1s at concurrency 4", "ttft min > 0.1s at concurrency 4")
+
+    verdict = _with_failures(slo, [0.5] * 400, failed=100)
+
+    assert [judged.decision for judged in verdict.ceilings] == [Decision.MISSED, Decision.MISSED]
+
+
+def test_where_every_request_failed_a_ceiling_is_missed_and_has_no_value() -> None:
+    slo = slo_of("ttft p95 < 1s at concurrency 4", "ttft mean < 1s at concurrency 4")
+    records = [replace(each, failure=TIMEOUT) for each in steady_records([0.5] * 40, concurrency=4)]
+
+    verdict = judge(slo, {"concurrency 4": measure(records, concurrency=4)})
+
+    for judged in verdict.ceilings:
+        assert (judged.decision, judged.value, judged.margin_ratio) == (Decision.MISSED, None, -10)
+
+
+def test_an_objective_takes_a_failed_request_for_as_slow_as_the_slowest() -> None:
+    slo = slo_of(objective="minimise ttft p95 at concurrency 4")
+    records = steady_records([0.5] * 80 + [0.9] * 2 + [0.5] * 18, concurrency=4)
+    broken = [*records[:-10], *(replace(each, failure=TIMEOUT) for each in records[-10:])]
+    quantity = slo.goals[0].quantity
+
+    assert quantity.of(measure(records, concurrency=4), {}) == pytest.approx(0.5)
+    assert quantity.of(measure(broken, concurrency=4), {}) == pytest.approx(0.9)
+    assert quantity.of(measure([], concurrency=4), {}) is None
+
+
+def _undecidable(load: dict[str, Any], *ceilings: str) -> list[str]:
+    slo = slo_of(*ceilings, load=[load], objective=f"maximise goodput at {LoadPoint(**load).label}")
+    return [f"{each.key}: {each.message} {each.remedy}" for each in undecidable(slo)]
+
+
+def test_a_load_point_too_small_for_its_percentile_is_named_with_what_would_do() -> None:
+    ceilings = ("ttft p95 < 1s at concurrency 50", "itl p99 < 1s at concurrency 50")
+
+    problems = _undecidable({"concurrency": 50, "requests": 150}, *ceilings)
+
+    assert len(problems) == 1
+    assert problems[0].startswith("ceilings.1: ")
+    assert "300 requests" in problems[0]
+    assert "477" in problems[0]
+    assert "requests: 209" in problems[0]
+    assert _undecidable({"concurrency": 50, "requests": 209}, *ceilings) == []
+
+
+def test_the_named_number_of_requests_is_the_least_that_can_decide() -> None:
+    ceiling = "ttft p95 < 1s at concurrency 4"
+    points = {count: _undecidable({"concurrency": 4, "requests": count}, ceiling) for count in (35, 36)}
+
+    assert "requests: 36" in points[35][0]
+    assert points[36] == []
+
+
+def test_a_single_wave_counts_whole_and_an_open_loop_has_no_opening_wave() -> None:
+    assert _undecidable({"concurrency": 90, "requests": 90}, "ttft p95 < 1s at concurrency 90") == []
+    assert _undecidable({"rate": 1, "requests": 32}, "ttft p95 < 1s at rate 1") == []
+    assert _undecidable({"rate": 1, "requests": 31}, "ttft p95 < 1s at rate 1") != []
+    by_time = _undecidable({"rate": 2, "duration_s": 15}, "ttft p95 < 1s at rate 2")
+    climbing = _undecidable({"steps": [1, 3], "duration_s": 15}, "ttft p95 < 1s at rate 3")
+    assert "duration_s: 16" in by_time[0]
+    assert "duration_s: 16" in climbing[0]
+
+
+def test_what_is_decided_by_value_or_limited_by_time_is_never_undecidable() -> None:
+    ceilings = ("ttft mean < 1s at concurrency 4", "error_ratio < 1% at concurrency 4")
+
+    assert _undecidable({"concurrency": 4, "requests": 5}, *ceilings) == []
+    assert _undecidable({"concurrency": 4, "duration_s": 1}, "ttft p99 < 1s at concurrency 4") == []
+    assert _undecidable({"concurrency": 4, "requests": 5}, "ttft p1 > 1s at concurrency 4") != []
+
+
+@given(st.integers(1, 400), st.sampled_from(["p50", "p90", "p95", "p99"]))
+def test_undecidable_means_that_not_even_perfect_looks_decide(requests: int, statistic: str) -> None:
+    load = {"concurrency": 4, "requests": requests}
+    slo = slo_of(f"ttft {statistic} < 1s at concurrency 4", load=[load], objective=OBJECTIVE)
+    look = measure(steady_records([0.5] * (requests - 4), concurrency=4)[:requests], concurrency=4)
+    looks = join(join(look, look), look)
+
+    verdict = judge(slo, {"concurrency 4": looks}, error_rate=ERROR_RATE / LOOKS)
+
+    assert (verdict.decision is Decision.MET) == (not undecidable(slo))
+
+
 def test_pooling_decides_what_one_launch_could_not() -> None:
     slo = slo_of("ttft p95 < 1s at concurrency 4")
     one = _verdict(slo, [0.5] * 50)
@@ -126,6 +248,21 @@ def test_pooling_decides_what_one_launch_could_not() -> None:
     assert pool([one] * 4, slo).decision is Decision.MET
     assert pool([one, missed], slo).decision is Decision.MISSED
     assert pool([], slo).ceilings == ()
+
+
+def test_what_is_decided_by_value_is_met_only_if_every_launch_met_it() -> None:
+    slo = slo_of(
+        "error_ratio < 1% at concurrency 4",
+        "output_throughput > 9tok/s at concurrency 4",
+        "ttft mean < 1s at concurrency 4",
+    )
+    fast, slow = _verdict(slo, [0.5] * 50), _verdict(slo, [2.0] * 50)
+
+    assert [judged.decision for judged in pool([fast, fast], slo).ceilings] == [Decision.MET] * 3
+    pooled = pool([fast, slow], slo).ceilings
+    assert [judged.decision for judged in pooled] == [Decision.MET, Decision.MISSED, Decision.MISSED]
+    assert pooled[0].samples == 2 * 54
+    assert pooled[2].seen is None
 
 
 def test_goodput_counts_requests_within_every_per_request_ceiling() -> None:
@@ -141,8 +278,52 @@ def test_goodput_counts_requests_within_every_per_request_ceiling() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(Path("slo").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_slo_loads(path: Path) -> None:
-    assert read_document(path).to_model(Slo).ceilings
+def test_every_shipped_slo_loads_and_can_be_decided(path: Path) -> None:
+    slo = read_document(path).to_model(Slo)
+
+    assert slo.ceilings
+    assert undecidable(slo) == ()
+
+
+FILE = """\
+workload: {input_tokens: 8, output_tokens: 4}
+load:
+  - {concurrency: 4, requests: 40}
+  - {concurrency: 8, requests: 40}
+ceilings:
+  - ttft p95 < 1s at concurrency 4
+objective: maximise goodput at concurrency 4
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "place", "message"),
+    [
+        ("1s at concurrency 4", "1s at concurrency 40", "6: ceilings.0: ", "names no load point"),
+        ("goodput at concurrency 4", "goodput at rate 4", "7: objective: ", "names no load point"),
+        (
+            "objective: maximise goodput",
+            "objectives:\n  - maximise goodput at rate 4 #",
+            "8: objectives.0: ",
+            "no load",
+        ),
+        ("concurrency: 8", "concurrency: 4", "4: load.1: ", "two load points"),
+        ("objective: ", "objectives: [minimise e2e p9 at rate 1]\nobjective: ", "7: objectives: ", "either"),
+    ],
+)
+def test_what_does_not_fit_together_is_reported_at_its_line(
+    tmp_path: Path, written: str, instead: str, place: str, message: str
+) -> None:
+    path = tmp_path / "slo.yaml"
+    path.write_text(FILE.replace(written, instead))
+
+    with pytest.raises(ConfigError) as caught:
+        read_document(path).to_model(Slo)
+
+    text = str(caught.value)
+    assert text.startswith(f"{path}:{place}")
+    assert message in text
+    assert "workload" not in text
 
 
 def test_the_schema_describes_ceilings_and_objectives_as_the_lines_that_users_write() -> None:

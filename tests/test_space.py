@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from autotune.document import read_document
+from autotune.errors import ConfigError
 from autotune.space import Candidate, Choices, FloatRange, IntRange, SearchSpace
 
 
@@ -75,19 +76,57 @@ def test_a_range_that_makes_no_sense_is_refused(tunable: dict[str, Any], message
         space_of(tune={"x": tunable})
 
 
+FAULTY = """\
+version: "0.5.23"
+model: m
+nodes:
+  - {name: a}
+  - {name: a}
+flags:
+  chunked-prefill-size: 64
+tune:
+  chunked-prefill-size: {int: [64, 256]}
+  first:
+    int: [1, 2]
+    when: second == 1
+  second: {int: [1, 2]}
+  third:
+    int: [1, 2]
+    when: 1 +
+require:
+  - chunked_prefill_size > 1
+  - chunked_prefil_size > 1
+  - import os
+baseline:
+  frist: 1
+"""
+
+
+def test_parts_that_contradict_each_other_are_named_with_line_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(FAULTY)
+
+    with pytest.raises(ConfigError) as caught:
+        read_document(path).to_model(SearchSpace)
+
+    places = [(problem.line, problem.key, problem.remedy) for problem in caught.value.problems]
+    assert places == [
+        (9, "tune.chunked-prefill-size", "Keep one of the two."),
+        (22, "baseline.frist", "Did you mean 'first'?"),
+        (19, "require.1", "Did you mean 'chunked_prefill_size'?"),
+        (20, "require.2", None),
+        (12, "tune.first.when", "Only fixed flags and flags tuned above it may be named."),
+        (16, "tune.third.when", None),
+        (5, "nodes.1.name", "Give every node a name of its own."),
+    ]
+    assert "got" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"flags": {"chunked-prefill-size": 64}}, "both fixed"),
-        ({"baseline": {"chunk": 64}}, "baseline names a flag that is not tuned"),
-        ({"require": ["chunked_prefil_size > 1"]}, "Did you mean 'chunked-prefill-size'"),
-        ({"require": ["import os"]}, "not an expression"),
-        ({"version": 0.5}, "in quotes"),
-        ({"nodes": [{"name": "a"}, {"name": "a"}]}, "same name"),
-        ({"tune": {"a": {"int": [1, 2], "when": "b == 1"}, "b": {"int": [1, 2]}}}, "tuned above it"),
-    ],
+    [({"version": 0.5}, "in quotes"), ({"require": ["unknown > 1"]}, "names no flag of this space")],
 )
-def test_parts_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_a_space_that_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         space_of(**changes)
 

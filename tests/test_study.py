@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from autotune.errors import ConfigError
+from autotune.errors import ConfigError, StudyError
 from autotune.space import LauncherKind
 from autotune.study import load_study, read_study, save_study
 
@@ -125,3 +125,32 @@ def test_an_expression_that_cannot_be_evaluated_is_said_before_a_launch(
     tmp_path: Path, expression: str
 ) -> None:
     assert "cannot be evaluated" in _problems(tmp_path, {"require": [expression]})
+
+
+def test_a_dataset_with_other_content_makes_another_study(tmp_path: Path) -> None:
+    dataset = tmp_path / "prompts.jsonl"
+    dataset.write_text('{"prompt": "hello"}\n')
+    paths = _write(tmp_path, SPACE, SLO | {"workload": {"dataset": "prompts.jsonl", "output_tokens": 8}})
+    save_study(read_study(*paths).study, tmp_path / "run")
+    save_study(read_study(*paths).study, tmp_path / "run")
+    dataset.write_text('{"prompt": "good bye"}\n')
+
+    with pytest.raises(StudyError, match=r"\"the dataset's content\" differs"):
+        save_study(read_study(*paths).study, tmp_path / "run")
+
+
+def test_deprecated_flags_are_a_warning_that_names_their_successor(tmp_path: Path) -> None:
+    space = SPACE | {"version": "0.5.16", "tune": {"cuda-graph-max-bs": {"int": [8, 64]}}}
+
+    warnings = read_study(*_write(tmp_path, space, SLO)).warnings
+
+    assert warnings == ("'cuda-graph-max-bs' is deprecated in sglang 0.5.16: use --cuda-graph-max-bs-decode",)
+
+
+def test_a_ceiling_that_no_launch_can_decide_is_a_warning_with_its_place(tmp_path: Path) -> None:
+    slo = SLO | {"ceilings": ["ttft p99.9 < 1s at concurrency 4"]}
+
+    (warning,) = read_study(*_write(tmp_path, SPACE, slo)).warnings
+
+    assert "slo.yaml:" in warning
+    assert "ceilings.0: no launch can show" in warning

@@ -1,8 +1,15 @@
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from autotune.failure import FailureKind
+from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.launcher import HttpAddress
+from autotune.engine.launchers import open_launcher
+from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.load.records_file import read_records
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.request import ClientHealth
@@ -10,7 +17,9 @@ from autotune.slo import Decision, Slo
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.trial import FindTwin, TrialOrder, run_trial
-from tests.support.scripted import CRASH, NO_KV, Script, ScriptedLauncher
+from tests.support.scripted import CRASH, NO_KV, NOT_READY, Script, ScriptedLauncher
+from tests.support.sse_server import Fault, serving
+from tests.support.sse_server import Script as ServerScript
 from tests.support.trials import STUDY
 
 OVERLOADED = ClientHealth(loop_lag_p99_s=9.0, cpu_ratio=1.0, peak_in_flight=4)
@@ -25,9 +34,12 @@ def _run(
     order: TrialOrder = ORDER,
     find_twin: FindTwin = lambda _: None,
     phases: list[str] | None = None,
+    deadline_s: float | None = None,
 ) -> TrialRecord:
     seen = [] if phases is None else phases
-    return run_trial(study, order, launcher, folder, on_phase=seen.append, find_twin=find_twin)
+    return run_trial(
+        study, order, launcher, folder, on_phase=seen.append, find_twin=find_twin, deadline_s=deadline_s
+    )
 
 
 def _study(slo: Slo) -> Study:
@@ -159,11 +171,221 @@ def test_the_same_effective_flags_take_over_the_earlier_numbers_without_load(tmp
     assert third.same_as is None
 
 
-def test_a_trial_whose_requests_all_fail_has_no_value(tmp_path: Path) -> None:
-    slo = Slo.model_validate(STUDY.slo.model_dump() | {"objective": "minimise ttft p95 at concurrency 4"})
-    launcher = ScriptedLauncher(lambda *_: Script(failing=True))
+def test_an_engine_that_serves_nothing_from_the_warm_up_on_fails_before_any_look(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(failing_from=0))
 
-    record = _run(launcher, tmp_path, study=_study(slo))
+    record = _run(launcher, tmp_path)
+
+    assert record.outcome is Outcome.FAILED
+    assert record.failure is not None
+    assert record.failure.kind is FailureKind.SERVES_NOTHING
+    assert record.failure.line == "all 4 requests failed, the first with timeout: late"
+    assert launcher.log == ["launch", "load 4", "teardown"]
+    assert record.points == ()
+
+
+def test_an_engine_that_stops_serving_fails_at_that_look_with_its_numbers_kept(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(failing_from=1))
+
+    record = _run(launcher, tmp_path)
+
+    assert record.outcome is Outcome.FAILED
+    assert record.failure is not None
+    assert record.failure.kind is FailureKind.SERVES_NOTHING
+    assert record.points[0].summary.error_ratio == 1.0
+    assert launcher.log.count("load 40") == 1
+
+
+def test_failures_that_an_overloaded_client_may_have_caused_do_not_blame_the_engine(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(failing_from=0, client=OVERLOADED))
+
+    record = _run(launcher, tmp_path)
 
     assert record.outcome is Outcome.INVALID
-    assert record.points[0].summary.error_ratio == 1.0
+
+
+def test_a_trial_without_a_value_for_its_objective_is_invalid_and_says_which(tmp_path: Path) -> None:
+    changes = {
+        "workload": {"input_tokens": 8, "output_tokens": 1},
+        "objective": "minimise tpot p95 at concurrency 4",
+    }
+    slo = Slo.model_validate(STUDY.slo.model_dump() | changes)
+
+    record = _run(ScriptedLauncher(lambda *_: Script()), tmp_path, study=_study(slo))
+
+    assert record.outcome is Outcome.INVALID
+    assert record.reason == "nothing was measured for 'minimise tpot p95 at concurrency 4'"
+
+
+def test_an_engine_that_falls_silent_under_load_hangs(tmp_path: Path) -> None:
+    slo = Slo.model_validate(
+        STUDY.slo.model_dump() | {"load": [{"concurrency": 4, "requests": 40, "warm_up": 0}]}
+    )
+    for study in (STUDY, _study(slo)):
+        record = _run(ScriptedLauncher(lambda *_: Script(silent_s=120.0)), tmp_path, study=study)
+
+        assert record.outcome is Outcome.FAILED
+        assert record.failure is not None
+        assert (record.failure.kind, record.failure.phase) == (FailureKind.HANG, StartPhase.SERVING)
+        assert record.failure.line == "no byte of any answer for 120 s with 0 requests in flight"
+        assert record.failure.waited_s == 120.0
+    assert (tmp_path / "trials/0007/concurrency-4-0.npz").exists()
+
+
+def test_a_silent_engine_that_is_dead_is_a_crash(tmp_path: Path) -> None:
+    record = _run(ScriptedLauncher(lambda *_: Script(silent_s=120.0, dies=CRASH)), tmp_path)
+
+    assert record.failure == CRASH
+
+
+def _assert_interrupted(record: TrialRecord, launcher: ScriptedLauncher) -> None:
+    assert record.outcome is Outcome.INTERRUPTED
+    assert record.reason == "the study's time was up"
+    assert record.failure is None
+    assert record.objectives is None
+    assert record.verdict is None
+    assert record.duration_s == pytest.approx(launcher.clock.seconds)
+    assert launcher.log[-1:] in ([], ["teardown"])
+
+
+def test_past_its_deadline_a_trial_launches_nothing(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script())
+
+    record = _run(launcher, tmp_path, deadline_s=0.0)
+
+    _assert_interrupted(record, launcher)
+    assert launcher.log == []
+
+
+def test_a_start_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(start_s=600.0))
+
+    record = _run(launcher, tmp_path, deadline_s=45.0)
+
+    _assert_interrupted(record, launcher)
+    assert record.durations_s["launch"] == pytest.approx(50.0)
+
+
+def test_a_simulated_start_is_given_up_at_the_deadline_to_the_second(tmp_path: Path) -> None:
+    launcher = open_launcher(STUDY.space, seed=0)
+
+    record = run_trial(
+        STUDY, ORDER, launcher, tmp_path, on_phase=lambda _: None, find_twin=lambda _: None, deadline_s=7.3
+    )
+
+    assert record.outcome is Outcome.INTERRUPTED
+    assert record.durations_s["launch"] == pytest.approx(7.3)
+
+
+def test_an_engine_that_is_never_ready_or_fails_before_the_deadline_has_failed(tmp_path: Path) -> None:
+    late = _run(ScriptedLauncher(lambda *_: Script(start_s=9e9)), tmp_path, deadline_s=1801.0)
+    failing = _run(ScriptedLauncher(lambda *_: Script(start_failure=NO_KV)), tmp_path, deadline_s=61.0)
+
+    assert late.failure == NOT_READY
+    assert failing.failure == NO_KV
+
+
+def test_no_load_begins_after_the_deadline(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(start_s=60.0))
+
+    record = _run(launcher, tmp_path, deadline_s=60.0)
+
+    _assert_interrupted(record, launcher)
+    assert record.durations_s["launch"] == 60.0
+    assert launcher.log == ["launch", "teardown"]
+
+
+def test_a_load_that_the_deadline_falls_into_is_not_used(tmp_path: Path) -> None:
+    whole = ScriptedLauncher(lambda *_: Script())
+    looks = _run(whole, tmp_path / "whole").points[0].summary.sent // 40
+    launcher = ScriptedLauncher(lambda *_: Script())
+
+    record = _run(launcher, tmp_path, deadline_s=whole.clock.seconds - 5.5)
+
+    _assert_interrupted(record, launcher)
+    assert looks > 1
+    assert record.points[0].summary.sent == 40 * (looks - 1)
+
+
+def test_a_deadline_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:
+    free = _run(ScriptedLauncher(lambda *_: Script()), tmp_path)
+    bound = _run(ScriptedLauncher(lambda *_: Script()), tmp_path, deadline_s=1e6)
+
+    assert bound == free
+
+
+class RealClock:
+    def now_s(self) -> float:
+        return time.monotonic()
+
+
+class ServedEngine:
+    """An engine whose answers come over HTTP, from a server that runs already."""
+
+    effective = EffectiveFlags(flags={}, kv_tokens=1000)
+    phases_s: ClassVar[dict[StartPhase, float]] = {}
+
+    def __init__(self, url: str) -> None:
+        self.address = HttpAddress(url, vocabulary_size=5000)
+
+    def flush_cache(self) -> None:
+        pass
+
+    def failure(self) -> EngineFailure | None:
+        return None
+
+
+class ServedLauncher:
+    is_simulated = False
+    clock = RealClock()
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def remove_leftovers(self, study: str) -> tuple[str, ...]:
+        return (study,)
+
+    @contextmanager
+    def launch(self, *_: object) -> Iterator[ServedEngine]:
+        yield ServedEngine(self._url)
+
+
+def _run_over_http(url: str, folder: Path, deadline_s: float | None = None) -> TrialRecord:
+    return run_trial(
+        STUDY,
+        ORDER,
+        ServedLauncher(url),
+        folder,
+        on_phase=lambda _: None,
+        find_twin=lambda _: None,
+        deadline_s=deadline_s,
+    )
+
+
+def test_a_load_over_http_is_stopped_at_the_deadline(tmp_path: Path) -> None:
+    with serving(ServerScript(faults=[Fault.HANG_IN_STREAM])) as server:
+        record = _run_over_http(server.url, tmp_path, deadline_s=time.monotonic() + 0.5)
+
+    assert server.seen
+    assert record.outcome is Outcome.INTERRUPTED
+    assert record.durations_s["load"] > 0
+
+
+def test_an_engine_that_falls_silent_over_http_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.trial.SILENCE_LIMIT_S", 0.3)
+    with serving(ServerScript(faults=[Fault.HANG_IN_STREAM])) as server:
+        record = _run_over_http(server.url, tmp_path)
+
+    assert record.failure is not None
+    assert record.failure.kind is FailureKind.HANG
+    assert record.failure.line.endswith("with 4 requests in flight")
+
+
+def test_an_engine_whose_every_answer_is_an_error_fails_in_the_warm_up(tmp_path: Path) -> None:
+    with serving(ServerScript(faults=[Fault.STATUS])) as server:
+        record = _run_over_http(server.url, tmp_path)
+
+    assert record.failure is not None
+    assert record.failure.kind is FailureKind.SERVES_NOTHING
+    assert "HTTP 500" in record.failure.line
+    assert record.points == ()

@@ -4,17 +4,19 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from autotune.errors import StudyError
+from autotune.errors import InfrastructureError, StudyError
 from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role
 from autotune.request import ClientHealth
+from autotune.search.answer import AnswerKind
 from autotune.search.budget import Budget
-from autotune.search.confirmation import AnswerKind
 from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.repeats import SearchEnd
+from autotune.slo import Slo
 from autotune.study import Study
 from autotune.tuner import Event, PhaseBegan, Recovered, TrialEnded, tune
-from tests.support.scripted import NO_KV, Script, ScriptedLauncher
-from tests.support.trials import STUDY
+from tests.support.scripted import CRASH, NO_KV, Script, ScriptedLauncher
+from tests.support.trials import STUDY, with_goals
 
 SMALL = Budget(launches=6, finalists=2, rounds=2)
 
@@ -119,7 +121,7 @@ def test_a_client_that_is_always_overloaded_ends_the_study_without_an_answer(tmp
 
     assert {trial.record.outcome for trial in history.trials} == {Outcome.INVALID}
     assert history.answer is not None
-    assert history.answer.kind is AnswerKind.NOTHING_MEETS
+    assert history.answer.kind is AnswerKind.NOTHING_MEASURED
 
 
 def test_confirmations_that_are_never_valid_do_not_go_on_for_ever(tmp_path: Path) -> None:
@@ -144,7 +146,94 @@ def test_a_baseline_that_fails_does_not_end_the_study(tmp_path: Path) -> None:
     history = _tune(ScriptedLauncher(baseline_fails), tmp_path)
 
     assert history.answer is not None
-    assert (history.answer.kind, history.answer.baseline) == (AnswerKind.IMPROVED, None)
+    assert (history.answer.kind, history.answer.baseline) == (AnswerKind.UNCOMPARED, None)
+    assert [trial.record.role for trial in history.trials].count(Role.BASELINE) == 1
+
+
+def test_a_baseline_with_bad_luck_is_launched_once_more(tmp_path: Path) -> None:
+    def unlucky_once(flags: dict[str, str], launch: int) -> Script:
+        return Script(start_failure=CRASH) if launch == 0 else _faster_with_more_slots(flags, launch)
+
+    history = _tune(ScriptedLauncher(unlucky_once), tmp_path)
+
+    outcomes = [trial.record.outcome for trial in history.trials if trial.record.role is Role.BASELINE]
+    assert outcomes == [Outcome.FAILED, Outcome.MEASURED]
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.IMPROVED
+
+
+def test_nodes_on_which_nothing_starts_stop_the_study_and_cost_no_candidate(tmp_path: Path) -> None:
+    dead = ScriptedLauncher(lambda *_: Script(start_failure=CRASH))
+    with pytest.raises(InfrastructureError, match="Segmentation fault") as caught:
+        _tune(dead, tmp_path)
+    assert len(dead.launches) == 3
+    assert "run the same command again" in str(caught.value)
+    still_dead = ScriptedLauncher(lambda *_: Script(start_failure=CRASH))
+    with pytest.raises(InfrastructureError):
+        _tune(still_dead, tmp_path)
+    assert len(still_dead.launches) == 1
+    repaired = ScriptedLauncher(_faster_with_more_slots)
+
+    history = _tune(repaired, tmp_path, budget=Budget(launches=10, finalists=1))
+
+    assert "max-running-requests" not in repaired.launches[0]
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.IMPROVED
+
+
+def test_failures_of_candidates_do_not_stop_a_study_once_an_engine_was_ready(tmp_path: Path) -> None:
+    def only_the_baseline_starts(flags: dict[str, str], _launch: int) -> Script:
+        return Script(start_failure=CRASH if "max-running-requests" in flags else None)
+
+    history = _tune(ScriptedLauncher(only_the_baseline_starts), tmp_path)
+
+    assert [trial.record.outcome for trial in history.trials].count(Outcome.FAILED) == 5
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.KEEP_BASELINE
+
+
+def test_a_baseline_that_nothing_competes_with_is_launched_once_more(tmp_path: Path) -> None:
+    def only_the_baseline_meets(flags: dict[str, str], _launch: int) -> Script:
+        return Script(ttft_s=5.0 if "max-running-requests" in flags else 0.5)
+
+    first = _tune(ScriptedLauncher(only_the_baseline_meets), tmp_path)
+    resumed = ScriptedLauncher(only_the_baseline_meets)
+    again = _tune(resumed, tmp_path)
+
+    assert [trial.record.confirms for trial in first.trials if trial.record.role is Role.CONFIRMATION] == [0]
+    assert first.answer is not None
+    assert (first.answer.kind, first.answer.winner) == (AnswerKind.KEEP_BASELINE, 0)
+    assert first.answer.baseline is not None
+    assert first.answer.baseline.launches == 1
+    assert (resumed.launches, again.answer) == ([], first.answer)
+
+
+def test_several_objectives_are_confirmed_and_answered_as_a_front(tmp_path: Path) -> None:
+    def throughput_costs_waiting(flags: dict[str, str], _launch: int) -> Script:
+        running = int(flags.get("max-running-requests", 32))
+        return Script(gap_s=20.0 / running, ttft_s=0.001 * running)
+
+    launcher = ScriptedLauncher(throughput_costs_waiting)
+
+    history = _tune(launcher, tmp_path, study=with_goals(), budget=Budget(launches=8, finalists=2))
+
+    answer = history.answer
+    assert answer is not None
+    assert (answer.kind, answer.winner, answer.dominating) == (AnswerKind.FRONT, None, ())
+    assert set(answer.front) == {0, *(rival.trial for rival in answer.finalists)}
+    assert all(len(row) == 2 for rival in answer.finalists for row in rival.values)
+
+
+def test_too_few_requests_leave_a_study_undecided(tmp_path: Path) -> None:
+    load = [{"concurrency": 4, "requests": 12}]
+    slo = Slo.model_validate(STUDY.slo.model_dump() | {"load": load})
+
+    history = _tune(
+        ScriptedLauncher(_faster_with_more_slots), tmp_path, study=STUDY.model_copy(update={"slo": slo})
+    )
+
+    assert history.answer is not None
+    assert (history.answer.kind, history.answer.winner) == (AnswerKind.UNDECIDED, None)
 
 
 def test_nothing_that_meets_the_slo_is_an_answer_too(tmp_path: Path) -> None:
@@ -157,47 +246,140 @@ def test_nothing_that_meets_the_slo_is_an_answer_too(tmp_path: Path) -> None:
 def test_time_is_kept_for_the_confirmation_and_nothing_ends_late(tmp_path: Path) -> None:
     launcher = ScriptedLauncher(_faster_with_more_slots)
 
-    history = _tune(launcher, tmp_path, budget=Budget(study_s=2000.0, finalists=1, rounds=2))
+    history = _tune(launcher, tmp_path, budget=Budget(study_s=1000.0, finalists=1, rounds=2))
 
-    assert launcher.clock.seconds <= 2000.0
+    assert launcher.clock.seconds <= 1000.0
     assert history.answer is not None
     assert history.answer.kind is AnswerKind.IMPROVED
 
 
+def test_a_trial_that_takes_too_long_is_cut_off_and_the_confirmation_has_its_time(tmp_path: Path) -> None:
+    def hangs_later(flags: dict[str, str], launch: int) -> Script:
+        return Script(start_s=1e6) if launch == 2 else _faster_with_more_slots(flags, launch)
+
+    launcher = ScriptedLauncher(hangs_later)
+
+    history = _tune(launcher, tmp_path, budget=Budget(study_s=1500.0, finalists=1, rounds=2))
+
+    assert launcher.clock.seconds <= 1500.0
+    cut_off = history.trials[2].record
+    assert cut_off.outcome is Outcome.INTERRUPTED
+    assert cut_off.duration_s > 100
+    assert history.search_end is SearchEnd.TIME
+    roles = [trial.record.role for trial in history.trials[3:]]
+    assert roles == [Role.CONFIRMATION] * 4
+    assert history.answer is not None
+    assert history.answer.kind is not AnswerKind.NOT_CONFIRMED
+
+
+def test_a_trial_that_was_cut_off_is_run_again_by_a_call_with_more_time_only(tmp_path: Path) -> None:
+    def hangs_later(flags: dict[str, str], launch: int) -> Script:
+        return Script(start_s=1e6) if launch == 2 else _faster_with_more_slots(flags, launch)
+
+    first = ScriptedLauncher(hangs_later)
+    _tune(first, tmp_path, budget=Budget(study_s=1500.0, finalists=1, rounds=2))
+    spent, later = ScriptedLauncher(_faster_with_more_slots), ScriptedLauncher(_faster_with_more_slots)
+
+    _tune(spent, tmp_path, budget=Budget(study_s=1500.0, finalists=1, rounds=2))
+    history = _tune(later, tmp_path, budget=Budget(study_s=4000.0, finalists=1, rounds=2))
+
+    assert spent.launches == []
+    assert later.launches[0] == first.launches[2]
+    assert sum(trial.record.duration_s for trial in history.trials) <= 4000.0
+
+
+def test_a_baseline_that_is_cut_off_ends_the_call_in_time(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(start_s=1e6))
+
+    history = _tune(launcher, tmp_path, budget=Budget(study_s=300.0))
+
+    assert len(launcher.launches) == 1
+    assert launcher.clock.seconds <= 310.0
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.NOTHING_MEASURED
+    again = ScriptedLauncher(_faster_with_more_slots)
+    _tune(again, tmp_path, budget=Budget(study_s=310.0))
+    assert again.launches == []
+
+
+def test_a_launch_that_failed_late_is_how_long_the_next_one_may_take(tmp_path: Path) -> None:
+    def always_late(_flags: dict[str, str], launch: int) -> Script:
+        failure = CRASH.model_copy(update={"line": f"crash {launch}"})
+        return Script(start_s=900.0, start_failure=failure)
+
+    launcher = ScriptedLauncher(always_late)
+
+    _tune(launcher, tmp_path, budget=Budget(study_s=2000.0))
+
+    assert len(launcher.launches) == 2
+
+
+def test_the_time_before_an_interrupt_counts(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _tune(ScriptedLauncher(lambda *_: Script(raises=KeyboardInterrupt())), tmp_path)
+    assert read_history(tmp_path).search_end is SearchEnd.STOPPED
+
+    history = _tune(ScriptedLauncher(_faster_with_more_slots), tmp_path)
+
+    assert history.trials[0].record.outcome is Outcome.INTERRUPTED
+    assert history.trials[0].record.duration_s == 65.0
+
+
+def _with_space(**changes: object) -> Study:
+    data = STUDY.space.model_dump(by_alias=True) | changes
+    return STUDY.model_copy(update={"space": STUDY.space.model_validate(data)})
+
+
 def test_a_space_that_is_used_up_ends_the_search(tmp_path: Path) -> None:
-    tiny = STUDY.space.model_validate(
-        STUDY.space.model_dump(by_alias=True, exclude={"tune"})
-        | {"tune": {"schedule-policy": {"choices": ["fcfs", "lpm"]}}}
-    )
+    tiny = _with_space(tune={"schedule-policy": {"choices": ["fcfs", "lpm"]}})
     launcher = ScriptedLauncher(lambda *_: Script())
 
-    _tune(
-        launcher,
-        tmp_path,
-        study=STUDY.model_copy(update={"space": tiny}),
-        budget=Budget(launches=40, finalists=1),
-    )
+    history = _tune(launcher, tmp_path, study=tiny, budget=Budget(launches=40, finalists=1))
 
     assert len(launcher.launches) < 10
+    assert history.search_end is SearchEnd.EXHAUSTED
 
 
-def test_a_candidate_that_breaks_a_requirement_costs_no_launch(tmp_path: Path) -> None:
-    space = STUDY.space.model_validate(
-        STUDY.space.model_dump(by_alias=True) | {"require": ["max_running_requests >= 64"]}
+def test_every_candidate_of_a_small_space_is_found_without_asking_twice(tmp_path: Path) -> None:
+    small = _with_space(
+        tune={"max-running-requests": {"int": [8, 20]}}, require=["max_running_requests < 14"]
     )
-    launcher = ScriptedLauncher(_faster_with_more_slots)
 
     history = _tune(
-        launcher,
+        ScriptedLauncher(_faster_with_more_slots),
         tmp_path,
-        study=STUDY.model_copy(update={"space": space}),
-        budget=Budget(launches=6, finalists=1),
+        study=small,
+        budget=Budget(launches=20, finalists=1),
     )
 
-    infeasible = [each.record for each in history.trials if each.record.outcome is Outcome.INFEASIBLE]
-    assert infeasible
-    assert all("max_running_requests >= 64" in (record.reason or "") for record in infeasible)
-    assert all(int(flags.get("max-running-requests", 64)) >= 64 for flags in launcher.launches)
+    searched = [trial.record for trial in history.trials if trial.record.role is Role.SEARCH]
+    launched = {record.to_candidate() for record in searched if record.durations_s}
+    assert len(launched) == 6
+    assert len(searched) <= 6 + 3
+    assert history.search_end is SearchEnd.STALLED
+
+
+def test_a_candidate_that_breaks_a_requirement_is_never_asked_for(tmp_path: Path) -> None:
+    study = _with_space(require=["max_running_requests >= 128"])
+    launcher = ScriptedLauncher(_faster_with_more_slots)
+
+    history = _tune(launcher, tmp_path, study=study, budget=Budget(launches=10, finalists=1))
+
+    assert Outcome.INFEASIBLE not in {each.record.outcome for each in history.trials}
+    assert all(int(flags.get("max-running-requests", 128)) >= 128 for flags in launcher.launches)
+    assert history.search_end is SearchEnd.LAUNCHES
+
+
+def test_requirements_that_nothing_fulfils_cost_no_launch_and_are_named(tmp_path: Path) -> None:
+    study = _with_space(require=["max_running_requests > 256"])
+    launcher = ScriptedLauncher(_faster_with_more_slots)
+
+    history = _tune(launcher, tmp_path, study=study)
+
+    reasons = {each.record.reason for each in history.trials if each.record.outcome is Outcome.INFEASIBLE}
+    assert reasons == {"contradicts 'require: max_running_requests > 256'"}
+    assert history.search_end is SearchEnd.STALLED
+    assert len(launcher.launches) == 2
 
 
 def test_an_interrupt_keeps_everything_and_the_trial_is_run_again(tmp_path: Path) -> None:
@@ -240,9 +422,8 @@ def test_events_tell_every_phase_of_every_trial(tmp_path: Path) -> None:
     )
 
     phases = [event.phase for event in events if isinstance(event, PhaseBegan)]
-    assert phases == [
-        "asked", "launch", "launch: weights", "load: concurrency 4", "teardown", "record",
-    ]  # fmt: skip
+    one = ["asked", "launch", "launch: weights", "load: concurrency 4", "teardown", "record"]
+    assert phases == one + one  # the baseline, and its confirmation
     assert isinstance(events[-1], TrialEnded)
 
 

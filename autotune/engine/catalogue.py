@@ -29,9 +29,10 @@ class FlagSpec(Frozen):
     """One flag.
 
     `item`: what the entries of a list are. `field`: the engine's own name where it is not the flag's with
-    underscores. `negation`: the flag that says False; without it, False is said by leaving the flag out.
-    `dead` says why setting it changes nothing; `deprecated` what replaces it; `reserved` who sets it
-    instead of the user; `refused` why the engine fails with a choice that its parser admits.
+    underscores. `constant`: what a flag without a value writes there. `negation`: the flag that says False;
+    without it, False is said by leaving the flag out. `dead` says why setting it changes nothing;
+    `deprecated` what replaces it; `reserved` who sets it instead of the user; `refused` why the engine fails
+    with a choice that its parser admits.
     """
 
     type: Literal["int", "float", "str", "bool", "list"]
@@ -41,6 +42,7 @@ class FlagSpec(Frozen):
     minimum: float | None = None
     maximum: float | None = None
     field: str | None = None
+    constant: str | None = None
     negation: str | None = None
     dead: str | None = None
     deprecated: str | None = None
@@ -158,6 +160,14 @@ class Catalogue(Frozen):
     def flag_of(self, field: str) -> str:
         """Return the flag that sets one of the engine's own fields (`tp_size` gives `tp-size`)."""
         return self._flag_by_field.get(field, field.replace("_", "-"))
+
+    def respelled(self, values: Mapping[str, FlagValue | None]) -> dict[str, FlagValue | None]:
+        """Return what the deprecated spellings of some flags stand at, given the values of the flags."""
+        return {
+            name: values[flag] if spec.constant is None else values[flag] == spec.constant
+            for name, spec in self.flags.items()
+            if spec.deprecated and spec.field and (flag := self.flag_of(spec.field)) in values
+        }
 
     @functools.cached_property
     def _flag_by_field(self) -> dict[str, str]:

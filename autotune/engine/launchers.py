@@ -1,6 +1,6 @@
 """The launcher that a study asks for.
 
-In: a study's search space. Out: a `Launcher`. The docker launcher is not part of this version.
+In: a study's search space. Out: a `Launcher`.
 """
 
 from autotune.engine.launcher import Launcher
@@ -15,7 +15,7 @@ def open_launcher(space: SearchSpace, *, seed: int) -> Launcher:
     """Return the launcher of the space.
 
     Raises:
-        ConfigError: this version has no such launcher, or the simulated one lacks a profile.
+        ConfigError: the simulated launcher lacks a profile, or the docker launcher an image.
     """
     match space.launcher:
         case LauncherKind.SIMULATED:
@@ -25,7 +25,8 @@ def open_launcher(space: SearchSpace, *, seed: int) -> Launcher:
         case LauncherKind.PROCESS:
             return ProcessLauncher()
         case LauncherKind.DOCKER:
-            raise ConfigError(
-                "launcher 'docker' is not in this version yet; "
-                "use --launcher simulated, or --launcher process on one machine"
-            )
+            if space.image is None:
+                raise ConfigError("launcher 'docker' needs an 'image' in the search space")
+            from autotune.engine.docker.launcher import DockerLauncher  # noqa: PLC0415 - docker-py takes 0.2 s
+
+            return DockerLauncher(space.nodes)

@@ -107,16 +107,19 @@ class LogWatch:
         if is_later(phase, self.phase):
             self.phase = phase
 
-    def failure(self, *, exit_code: int | None, rank: int, waited_s: float) -> EngineFailure:
-        """Return the failure as far as this log tells it."""
+    def failure(
+        self, *, exit_code: int | None, rank: int, waited_s: float, outer_cause: Verdict | None = None
+    ) -> EngineFailure:
+        """Return the failure as far as this log tells it, unless something outside it decides."""
         failure = classify(self.tail, phase=self.phase, exit_code=exit_code, patterns=self._failure_lines)
         known = {"rank": rank, "waited_s": waited_s}
-        if self.cause is None:
+        cause = outer_cause or self.cause
+        if cause is None:
             return failure.model_copy(update=known)
         decided = {
-            "kind": self.cause.kind,
-            "line": self.cause.line,
-            "minimum_mem_fraction": self.cause.minimum_mem_fraction,
+            "kind": cause.kind,
+            "line": cause.line,
+            "minimum_mem_fraction": cause.minimum_mem_fraction,
         }
         return failure.model_copy(update=known | decided)
 

@@ -4,10 +4,11 @@ In: a search space, a candidate and free ports. Out: a `LaunchPlan` with one arg
 Everything a launcher or an exporter needs is in the plan; neither builds argv itself.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from autotune.engine.dialects import dialect_of
-from autotune.space import Candidate, Mount, Node, SearchSpace
+from autotune.space import Candidate, ContainerSettings, Mount, Node, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,24 @@ class LaunchPlan:
     image: str | None
     ranks: tuple[RankPlan, ...]
     mounts: tuple[Mount, ...]
+    container: ContainerSettings
     environment_from: tuple[str, ...]
     host: str
     port: int
     rendezvous_port: int
     ready_timeout_s: float
     labels: tuple[tuple[str, str], ...]
+    ranks_meeting_at: Callable[[int], tuple[RankPlan, ...]] = field(repr=False, compare=False)
 
     @property
     def base_url(self) -> str:
         """Where rank 0 serves."""
         return f"http://{self.host}:{self.port}"
+
+    def meeting_at(self, rendezvous_port: int) -> "LaunchPlan":
+        """Return the same plan with another port to meet at."""
+        ranks = self.ranks_meeting_at(rendezvous_port)
+        return replace(self, ranks=ranks, rendezvous_port=rendezvous_port)
 
 
 def plan_launch(
@@ -53,29 +61,36 @@ def plan_launch(
     rendezvous_port: int | None = None,
 ) -> LaunchPlan:
     """Return the plan of one trial; ports default to the space's."""
-    port = port or space.port
     rendezvous_port = rendezvous_port or space.rendezvous_port
     dialect = dialect_of(space.engine)
-    ranks = tuple(
-        RankPlan(
-            rank=rank,
-            node=node,
-            name=f"autotune-{study}-{trial}-{node.name}",
-            argv=dialect.argv(space, candidate, rank=rank, port=port, rendezvous_port=rendezvous_port),
-            environment=tuple(sorted(space.environment.items())),
+    serving_port = port or space.port
+
+    def ranks_meeting_at(rendezvous_port: int) -> tuple[RankPlan, ...]:
+        return tuple(
+            RankPlan(
+                rank=rank,
+                node=node,
+                name=f"autotune-{study}-{trial}-{node.name}",
+                argv=dialect.argv(
+                    space, candidate, rank=rank, port=serving_port, rendezvous_port=rendezvous_port
+                ),
+                environment=tuple(sorted(space.environment.items())),
+            )
+            for rank, node in enumerate(space.nodes)
         )
-        for rank, node in enumerate(space.nodes)
-    )
+
     return LaunchPlan(
         engine=space.engine,
         version=space.version,
         image=space.image,
-        ranks=ranks,
+        ranks=ranks_meeting_at(rendezvous_port),
         mounts=space.mounts,
+        container=space.container,
         environment_from=space.environment_from,
         host=space.nodes[0].address,
-        port=port,
+        port=serving_port,
         rendezvous_port=rendezvous_port,
         ready_timeout_s=space.ready_timeout_s,
         labels=(("autotune.study", study), ("autotune.trial", trial)),
+        ranks_meeting_at=ranks_meeting_at,
     )

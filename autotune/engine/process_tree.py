@@ -50,10 +50,15 @@ class Mark:
     @property
     def is_orphaned(self) -> bool:
         """Whether the controller is gone."""
-        try:
-            return int(psutil.Process(self.controller_pid).create_time()) != self.controller_started_s
-        except psutil.NoSuchProcess:
-            return True
+        return not is_running(self.controller_pid, self.controller_started_s)
+
+
+def is_running(pid: int, started_s: int) -> bool:
+    """Whether the process that began at that second lives; its pid may be another's by now."""
+    try:
+        return int(psutil.Process(pid).create_time()) == started_s
+    except psutil.NoSuchProcess:
+        return False
 
 
 def marked(is_wanted: Callable[[Mark], bool]) -> list[psutil.Process]:

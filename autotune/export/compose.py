@@ -7,7 +7,7 @@ would take it for a variable.
 from collections.abc import Mapping
 
 from autotune.document import dump_yaml
-from autotune.export.container import RESTART, SHARED_MEMORY, ULIMITS, Container, advice, containers
+from autotune.export.container import RESTART, Container, advice, containers
 from autotune.export.file import ExportFile, comments
 from autotune.export.selection import Selection
 from autotune.space import Mount
@@ -37,15 +37,18 @@ def _service(container: Container) -> dict[str, object]:
         "init": True,
         "restart": RESTART,
         "network_mode": "host",
-        "shm_size": SHARED_MEMORY,
-        "ulimits": dict(ULIMITS),
+        "shm_size": container.settings.shm_size,
+        "ulimits": dict(container.settings.ulimits),
+        "cap_add": list(container.settings.capabilities),
         "command": [_literal(word) for word in container.argv],
         "environment": [_literal(word) for word in (*settings, *container.environment_from)],
         "volumes": [_volume(mount) for mount in container.mounts],
         "devices": list(container.devices),
         "group_add": list(container.groups),
-        "deploy": _gpu_reservation(container.gpus),
+        "deploy": _gpu_reservation(container),
     }
+    if container.settings.ipc == "host":
+        service["ipc"] = "host"
     return {name: value for name, value in service.items() if value not in ([], {})}
 
 
@@ -60,10 +63,11 @@ def _volume(mount: Mount) -> dict[str, object]:
     }
 
 
-def _gpu_reservation(gpus: int) -> Mapping[str, object]:
-    if not gpus:
+def _gpu_reservation(container: Container) -> Mapping[str, object]:
+    if not container.gpus and not container.gpu_ids:
         return {}
-    device = {"driver": "nvidia", "count": gpus, "capabilities": ["gpu"]}
+    chosen = {"device_ids": list(container.gpu_ids)} if container.gpu_ids else {"count": container.gpus}
+    device = {"driver": "nvidia", **chosen, "capabilities": ["gpu"]}
     return {"resources": {"reservations": {"devices": [device]}}}
 
 

@@ -12,21 +12,18 @@ import csv
 import io
 from dataclasses import dataclass
 
+from autotune.engine.docker.accelerators import ALL, devices_of
 from autotune.engine.plan import LaunchPlan, RankPlan
 from autotune.errors import ConfigError
 from autotune.export.selection import Selection
-from autotune.space import Accelerator, Mount, Node
+from autotune.space import ContainerSettings, Mount, Node
 
-SHARED_MEMORY = "32g"
-ULIMITS = {"memlock": -1, "stack": 67108864}
 RESTART = "unless-stopped"
-_ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
-_ASCEND_DRIVER = Mount(source="/usr/local/Ascend/driver", target="/usr/local/Ascend/driver", read_only=True)
 
 
 @dataclass(frozen=True)
 class Container:
-    """One rank of the engine in a container; `gpus` counts NVIDIA GPUs, others are `devices`."""
+    """One rank of the engine in a container; the `settings` are those that its trial ran with."""
 
     node: Node
     rank: int
@@ -37,8 +34,10 @@ class Container:
     environment_from: tuple[str, ...]
     mounts: tuple[Mount, ...]
     gpus: int
+    gpu_ids: tuple[str, ...]
     devices: tuple[str, ...]
     groups: tuple[str, ...]
+    settings: ContainerSettings
 
 
 def containers(selection: Selection) -> tuple[Container, ...]:
@@ -86,28 +85,19 @@ def _several_advice(*, several: bool) -> tuple[str, ...]:
 
 def _container(plan: LaunchPlan, rank: RankPlan, image: str, study: str) -> Container:
     node = rank.node
-    is_ascend = node.accelerator is Accelerator.ASCEND
+    devices = devices_of(node)
     return Container(
         node=node,
         rank=rank.rank,
         name=f"{plan.engine}-{study}-{node.name}",
         image=image,
         argv=rank.argv,
-        environment=rank.environment,
+        environment=(*devices.environment, *rank.environment),
         environment_from=plan.environment_from,
-        mounts=(*plan.mounts, *([_ASCEND_DRIVER] if is_ascend else [])),
-        gpus=node.gpus if node.accelerator is Accelerator.NVIDIA else 0,
-        devices=_devices(node),
-        groups=("video",) if node.accelerator is Accelerator.AMD else (),
+        mounts=(*plan.mounts, *devices.mounts),
+        gpus=node.gpus if devices.requested == (ALL,) else 0,
+        gpu_ids=() if devices.requested == (ALL,) else devices.requested,
+        devices=(*plan.container.devices, *devices.device_files),
+        groups=devices.groups,
+        settings=plan.container,
     )
-
-
-def _devices(node: Node) -> tuple[str, ...]:
-    """Return the device files (SGLang, docs/platforms/amd_gpu.md and ascend_npu.md)."""
-    match node.accelerator:
-        case Accelerator.NVIDIA | Accelerator.NONE:
-            return ()
-        case Accelerator.AMD:
-            return ("/dev/kfd", "/dev/dri")
-        case Accelerator.ASCEND:
-            return (*(f"/dev/davinci{index}" for index in range(node.gpus)), *_ASCEND_DEVICES)

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 from autotune.export.container import (
     RESTART,
-    SHARED_MEMORY,
-    ULIMITS,
     Container,
     advice,
     containers,
@@ -42,10 +40,15 @@ def _options(container: Container) -> Iterator[tuple[str, ...]]:
     yield ("--name", container.name)
     yield ("--restart", RESTART)
     yield ("--network", "host")
-    yield ("--shm-size", SHARED_MEMORY)
-    yield from (("--ulimit", f"{name}={value}") for name, value in ULIMITS.items())
+    yield ("--shm-size", container.settings.shm_size)
+    if container.settings.ipc == "host":
+        yield ("--ipc", "host")
+    yield from (("--ulimit", f"{name}={value}") for name, value in container.settings.ulimits.items())
+    yield from (("--cap-add", each) for each in container.settings.capabilities)
     if container.gpus:
         yield ("--gpus", str(container.gpus))
+    if container.gpu_ids:
+        yield ("--gpus", f'"device={",".join(container.gpu_ids)}"')
     yield from (("--device", device) for device in container.devices)
     yield from (("--group-add", group) for group in container.groups)
     yield from (("--mount", mount_option(mount)) for mount in container.mounts)

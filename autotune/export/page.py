@@ -15,10 +15,19 @@ from autotune.export.file import ExportFile
 from autotune.export.selection import Selection
 from autotune.metrics import Metric
 from autotune.record import PointRecord
-from autotune.report.answer import answer_text, gain_text, room_text
+from autotune.report.answer import answer_text, room_text
 from autotune.report.commands import launch_commands
 from autotune.report.findings import confirmed_of, verdict_of
-from autotune.report.units import ABSENT, ceiling_value, flag_value, latency, metric_value, printable, whole
+from autotune.report.units import (
+    ABSENT,
+    ceiling_value,
+    flag_value,
+    gain_text,
+    latency,
+    metric_value,
+    printable,
+    whole,
+)
 from autotune.search.confirmation import NumberedTrial
 
 
@@ -69,14 +78,18 @@ def _fresh_launches(selection: Selection) -> Iterator[str]:
     confirmed = confirmed_of(selection.history, selection.trial)
     if confirmed is None:
         return
-    goal = selection.history.study.slo.goals[0]
-    values = ", ".join(metric_value(goal.quantity.metric, value) for value in confirmed.values)
-    gain = gain_text(confirmed.gain) if confirmed.gain else ABSENT
+    goals = selection.history.study.slo.goals
+    rows = [
+        (
+            str(goal.quantity),
+            ", ".join(metric_value(goal.quantity.metric, value) for value in confirmed.objective(index)),
+            str(confirmed.failed_launches),
+            gain_text(gain) if gain else ABSENT,
+        )
+        for index, (goal, gain) in enumerate(zip(goals, confirmed.gains or (None,) * len(goals), strict=True))
+    ]
     yield "## Fresh launches"
-    yield _table(
-        (str(goal.quantity), "failed", "gain over the baseline"),
-        [(values, str(confirmed.failed_launches), gain)],
-    )
+    yield _table(("objective", "each launch", "failed", "gain over the baseline"), rows)
 
 
 def _flags(selection: Selection) -> str:

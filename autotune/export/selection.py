@@ -21,7 +21,8 @@ from autotune.report.findings import (
     trial_of,
     winner_of,
 )
-from autotune.search.confirmation import AnswerKind, NumberedTrial
+from autotune.search.answer import AnswerKind
+from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.space import LauncherKind
 
@@ -73,15 +74,19 @@ class Selection:
             yield SIMULATED
         if confirmed_of(self.history, self.trial) is None:
             yield "NOT CONFIRMED: the candidate was measured in the search only, not launched afresh."
+        elif _is_dominated(self.history, self.trial):
+            yield "NOT ON THE CONFIRMED PARETO FRONT: another candidate beats it."
 
 
 def select(history: StudyHistory, *, number: int | None, force: bool) -> Selection:
     """Return the named candidate, or the one that the study recommends.
 
     Raises:
-        ConfigError: there is no such trial.
+        ConfigError: there is no such trial, or the answer is a front and no trial of it is named.
         RefusedExport: it does not meet the SLO and `force` is not given, or there is nothing to export.
     """
+    if number is None and _kind(history) is AnswerKind.FRONT:
+        raise ConfigError(_choice(history))
     trial = _recommended(history) if number is None else trial_of(history, number)
     if trial is None and number is not None:
         raise ConfigError(f"study {history.study.name} has no finished trial {number}")
@@ -105,7 +110,26 @@ def _recommended(history: StudyHistory) -> NumberedTrial | None:
 
 
 def _says_nothing_meets(history: StudyHistory) -> bool:
-    return history.answer is not None and history.answer.kind is AnswerKind.NOTHING_MEETS
+    return _kind(history) is AnswerKind.NOTHING_MEETS
+
+
+def _kind(history: StudyHistory) -> AnswerKind | None:
+    return None if history.answer is None else history.answer.kind
+
+
+def _is_dominated(history: StudyHistory, trial: NumberedTrial) -> bool:
+    """Whether the answer has a front, and the trial's candidate is not on it."""
+    front = history.answer.front if history.answer else ()
+    number = trial.number if trial.record.confirms is None else trial.record.confirms
+    return bool(front) and number not in front
+
+
+def _choice(history: StudyHistory) -> str:
+    numbers = ", ".join(str(number) for number in sorted(history.answer.front if history.answer else ()))
+    return (
+        f"study {history.study.name}: the answer is a Pareto front, and the choice is yours.\n"
+        f"    Name one of its trials with --trial: {numbers}."
+    )
 
 
 def _refusal(history: StudyHistory, trial: NumberedTrial, lack: str) -> str:

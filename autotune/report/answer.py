@@ -6,7 +6,7 @@ from a model of the engine, the text says so first.
 
 from collections.abc import Iterator
 
-from autotune.record import TrialRecord
+from autotune.record import Outcome, TrialRecord
 from autotune.report.findings import (
     baseline_of,
     confirmed_of,
@@ -19,23 +19,46 @@ from autotune.report.findings import (
     is_simulated,
     measured,
     meeting,
+    most_promising,
     nearest,
     verdict_of,
     winner_of,
 )
+from autotune.report.front import confirmed_front_lines
+from autotune.report.undecided import remedy_text
 from autotune.report.units import (
     ceiling_value,
     flag_list,
+    gain_text,
     metric_value,
     percent,
     printable,
-    signed_percent,
 )
-from autotune.search.confirmation import Answer, AnswerKind, Confirmed, Gain, NumberedTrial
+from autotune.search.answer import Answer, AnswerKind, Confirmed
+from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
+from autotune.search.repeats import SearchEnd, due_again
 from autotune.slo import CeilingVerdict, Decision
 
 SIMULATED = "SIMULATED: these numbers come from a model of the engine, not from a measurement."
+
+
+_PLAIN_HEADLINES = {
+    AnswerKind.UNDECIDED: "Undecided: too few samples to say whether anything meets the SLO.",
+    AnswerKind.NOTHING_MEETS: "Nothing meets the SLO.",
+    AnswerKind.NOTHING_MEASURED: "Nothing could be measured, so nothing is known about the SLO.",
+    AnswerKind.NOT_CONFIRMED: "Not confirmed: the fresh launches did not settle the answer.",
+    None: "No answer yet: the study is not finished.",
+}
+_SEARCH_ENDS = {
+    SearchEnd.LAUNCHES: "The search ended because its launches were spent.",
+    SearchEnd.TIME: "The search ended because no further launch fitted into its time.",
+    SearchEnd.EXHAUSTED: "The search ended because every candidate of the space was tried.",
+    SearchEnd.STALLED: (
+        "The search ended because it found only candidates that are known already or cannot run."
+    ),
+    SearchEnd.STOPPED: "The search was stopped; the same command goes on from there.",
+}
 
 
 def answer_text(history: StudyHistory) -> str:
@@ -47,33 +70,41 @@ def answer_text(history: StudyHistory) -> str:
 def headline(history: StudyHistory) -> str:
     """Return the answer in one line."""
     match history.answer.kind if history.answer else None:
-        case AnswerKind.IMPROVED if _baseline_misses(history):
-            return "Improved: a candidate meets the SLO, which the baseline does not."
         case AnswerKind.IMPROVED:
-            return "Improved: a better candidate than the baseline meets the SLO."
+            return f"Improved: {_improvement(history)}."
+        case AnswerKind.UNCOMPARED:
+            return f"A candidate meets the SLO; {_unknown_improvement(history)}."
+        case AnswerKind.FRONT:
+            unknown = "" if _has_baseline(history) else f"; {_unknown_improvement(history)}"
+            return f"A Pareto front meets the SLO, and the choice among its points is yours{unknown}."
         case AnswerKind.KEEP_BASELINE:
-            return "Keep the baseline: no candidate was shown to be better."
-        case AnswerKind.NOTHING_MEETS:
-            return "Nothing meets the SLO."
-        case AnswerKind.NOT_CONFIRMED:
-            return "Not confirmed: the fresh launches did not settle the answer."
-        case None:
-            return "No answer yet: the study is not finished."
+            rivals = history.answer.finalists if history.answer else ()
+            why = "no candidate was shown to be better" if rivals else "no other was seen to meet the SLO"
+            return f"Keep the baseline: {why}."
+        case kind:
+            return _PLAIN_HEADLINES[kind]
 
 
 def explanation(history: StudyHistory) -> Iterator[str]:
     """Yield the sentences that follow the headline."""
     answer = history.answer
-    yield from _front_lines(history)
     match answer.kind if answer else None:
-        case AnswerKind.IMPROVED | AnswerKind.KEEP_BASELINE:
+        case AnswerKind.IMPROVED | AnswerKind.UNCOMPARED | AnswerKind.KEEP_BASELINE:
             yield from _winner_lines(history)
+            yield from confirmed_front_lines(history)
+        case AnswerKind.FRONT:
+            yield from confirmed_front_lines(history)
+        case AnswerKind.UNDECIDED:
+            yield from _undecided_lines(history)
         case AnswerKind.NOTHING_MEETS:
             yield from _nearest_lines(history)
+        case AnswerKind.NOTHING_MEASURED:
+            yield from _failure_lines(history)
         case AnswerKind.NOT_CONFIRMED:
             yield from _contender_lines(history)
         case None:
             yield from _progress_lines(history)
+    yield from _search_lines(history)
 
 
 def trial_name(history: StudyHistory, trial: NumberedTrial) -> str:
@@ -90,8 +121,16 @@ def margin_text(verdict: CeilingVerdict) -> str:
     if verdict.value is None:
         return f"{verdict.ceiling}: nothing was measured"
     doubt = f", undecided after {verdict.samples} samples" if verdict.decision is Decision.UNDECIDED else ""
-    value = ceiling_value(verdict.ceiling, verdict.value)
+    value = f"{ceiling_value(verdict.ceiling, verdict.value)}{_failed_text(verdict)}"
     return f"{verdict.ceiling}: measured {value}, {room_text(verdict)} of the limit{doubt}"
+
+
+def _failed_text(verdict: CeilingVerdict) -> str:
+    """Return how many failed requests stand beside the measured value, which is that of the others."""
+    if not verdict.failed:
+        return ""
+    counted = "1 failed request counts" if verdict.failed == 1 else f"{verdict.failed} failed requests count"
+    return f" ({counted} as beyond it)"
 
 
 def room_text(verdict: CeilingVerdict) -> str:
@@ -100,19 +139,13 @@ def room_text(verdict: CeilingVerdict) -> str:
     return f"missed by {share}" if verdict.margin_ratio < 0 else f"room of {share}"
 
 
-def gain_text(gain: Gain) -> str:
-    """Return a gain with its interval."""
-    low, high = signed_percent(gain.low), signed_percent(gain.high)
-    return f"{signed_percent(gain.estimate)} [{low} .. {high}]"
-
-
 def shortfall(history: StudyHistory, trial: NumberedTrial) -> str | None:
     """Return why a candidate does not meet the SLO for certain, None if it does."""
     if decision_of(history, trial) is Decision.MET:
         return None
     confirmed = confirmed_of(history, trial)
     if confirmed is not None and confirmed.failed_launches:
-        return f"{confirmed.failed_launches} of its {_launches(confirmed)} fresh launches failed"
+        return f"{confirmed.failed_launches} of its {confirmed.launches} fresh launches failed"
     if decision_of(history, trial) is None:
         return not_measured_text(trial.record)
     verdict = verdict_of(history, trial)
@@ -135,7 +168,32 @@ def nearest_text(history: StudyHistory) -> str | None:
     return f"The nearest candidate is {trial_name(history, trial)}: {reason}."
 
 
+def _improvement(history: StudyHistory) -> str:
+    """Return what the winner has over the baseline."""
+    match _baseline_decision(history):
+        case Decision.MISSED:
+            return "a candidate meets the SLO, which the baseline does not"
+        case Decision.UNDECIDED:
+            return "a candidate meets the SLO for certain, and the baseline perhaps not"
+        case _ if len(history.study.slo.goals) > 1:
+            return "a candidate meets the SLO and beats the baseline, without a certain loss in any objective"
+        case _:
+            return "a better candidate than the baseline meets the SLO"
+
+
+def _has_baseline(history: StudyHistory) -> bool:
+    baseline = baseline_of(history)
+    return baseline is not None and baseline.record.outcome is Outcome.MEASURED
+
+
+def _unknown_improvement(history: StudyHistory) -> str:
+    baseline = baseline_of(history)
+    why = "it was not launched" if baseline is None else not_measured_text(baseline.record)
+    return f"improvement over the baseline is unknown: {why}"
+
+
 def _front_lines(history: StudyHistory) -> Iterator[str]:
+    """Yield the front of the search, which nothing has confirmed yet."""
     numbers = ", ".join(str(number) for number in sorted(front(history)))
     if len(history.study.slo.goals) > 1 and numbers:
         yield f"On the Pareto front of the candidates that meet the SLO: trial {numbers}."
@@ -145,35 +203,62 @@ def _winner_lines(history: StudyHistory) -> Iterator[str]:
     trial, answer = winner_of(history), history.answer
     if trial is None or answer is None:
         return
-    goal = history.study.slo.goals[0]
     yield f"Run {trial_name(history, trial)}."
-    confirmed = answer.confirmed_winner
-    if confirmed is not None and confirmed.values:
-        mean = sum(confirmed.values) / len(confirmed.values)
-        value = metric_value(goal.quantity.metric, mean)
-        yield f"{goal.quantity}: {value} on average over {len(confirmed.values)} fresh launches."
+    yield from _value_lines(history, answer.confirmed_winner)
+    if answer.confirmed_winner is None:
+        yield "It was measured once and not launched again: there was no time for it."
     yield from _gain_lines(history, answer)
-    if answer.binding is not None:
-        yield f"The ceiling that binds is {margin_text(answer.binding)}."
+    verdict = verdict_of(history, trial)
+    if verdict is not None and verdict.binding is not None:
+        yield f"The ceiling that binds is {margin_text(verdict.binding)}."
+
+
+def _value_lines(history: StudyHistory, confirmed: Confirmed | None) -> Iterator[str]:
+    """Yield the winner's objectives over its fresh launches."""
+    if confirmed is None or not confirmed.values:
+        return
+    count = len(confirmed.values)
+    over = "in one fresh launch" if count == 1 else f"on average over {count} fresh launches"
+    for index, goal in enumerate(history.study.slo.goals):
+        yield f"{goal.quantity}: {metric_value(goal.quantity.metric, confirmed.mean(index))} {over}."
 
 
 def _gain_lines(history: StudyHistory, answer: Answer) -> Iterator[str]:
     certainty = percent(1 - answer.error_rate, 2)
-    confirmed = answer.confirmed_winner
-    if _baseline_misses(history) and answer.baseline is not None:
+    decision = _baseline_decision(history)
+    if answer.baseline is not None and decision in (Decision.MISSED, Decision.UNDECIDED):
         binding = answer.baseline.verdict.binding
-        yield f"The baseline does not meet it{f': {margin_text(binding)}' if binding else ''}."
-    if confirmed is not None and confirmed.gain is not None:
-        yield f"Gain over the baseline: {gain_text(confirmed.gain)}, with {certainty} certainty."
-    for rival in answer.finalists:
+        word = "does not meet it" if decision is Decision.MISSED else "may not meet it"
+        yield f"The baseline {word}{f': {margin_text(binding)}' if binding else ''}."
+    goals = history.study.slo.goals
+    for goal, gain in zip(
+        goals, answer.confirmed_winner.gains if answer.confirmed_winner else (), strict=False
+    ):
+        of = f" in {goal.quantity}" if len(goals) > 1 else ""
+        if gain is not None:
+            yield f"Gain over the baseline{of}: {gain_text(gain)}, with {certainty} certainty."
+    for rival in answer.finalists if len(goals) == 1 else ():
         if answer.kind is AnswerKind.KEEP_BASELINE and rival.gain is not None:
             yield f"Trial {rival.trial} gained {gain_text(rival.gain)} ({rival.decision})."
 
 
-def _baseline_misses(history: StudyHistory) -> bool:
-    """Whether the baseline was launched again and did not meet the SLO for certain."""
+def _baseline_decision(history: StudyHistory) -> Decision | None:
+    """Return whether the baseline met the SLO when it was launched again, None if it was not."""
     baseline = history.answer.baseline if history.answer else None
-    return baseline is not None and baseline.decision is not Decision.MET
+    return None if baseline is None else baseline.decision
+
+
+def _undecided_lines(history: StudyHistory) -> Iterator[str]:
+    """Yield the candidate that is likeliest to meet the SLO, and what would decide it."""
+    trial = most_promising(history)
+    verdict = None if trial is None else verdict_of(history, trial)
+    if trial is None or verdict is None:
+        return
+    yield f"The most promising candidate is {trial_name(history, trial)}."
+    for judged in verdict.ceilings:
+        if judged.decision is Decision.UNDECIDED:
+            yield f"{margin_text(judged)}. {remedy_text(history.study.slo, judged)}"
+    yield from _failure_lines(history)
 
 
 def _nearest_lines(history: StudyHistory) -> Iterator[str]:
@@ -185,11 +270,12 @@ def _nearest_lines(history: StudyHistory) -> Iterator[str]:
 def _contender_lines(history: StudyHistory) -> Iterator[str]:
     answer = history.answer
     contenders = answer.finalists if answer else ()
-    for confirmed in contenders:
+    alone = [answer.baseline] if answer and answer.baseline and not contenders else []
+    for confirmed in (*contenders, *alone):
         verdict = confirmed.verdict.binding
         margin = f"; {margin_text(verdict)}" if verdict else ""
         failed = f", {confirmed.failed_launches} failed" if confirmed.failed_launches else ""
-        yield f"Trial {confirmed.trial}: {_launches(confirmed)} fresh launches{failed}{margin}."
+        yield f"Trial {confirmed.trial}: {confirmed.launches} fresh launches{failed}{margin}."
     if not contenders:
         yield "There was no finalist to launch again."
     yield from _best_lines(history)
@@ -198,6 +284,7 @@ def _contender_lines(history: StudyHistory) -> Iterator[str]:
 def _progress_lines(history: StudyHistory) -> Iterator[str]:
     counts = f"{len(history.trials)} trials are finished, {history.running} are running or were cut off"
     yield f"{counts}; {len(measured(history))} candidates were measured."
+    yield from _front_lines(history)
     yield from _best_lines(history)
     yield from _failure_lines(history)
 
@@ -221,5 +308,15 @@ def _failure_lines(history: StudyHistory) -> Iterator[str]:
         yield f"Not measured: {counts}."
 
 
-def _launches(confirmed: Confirmed) -> int:
-    return len(confirmed.values) + confirmed.failed_launches
+def _search_lines(history: StudyHistory) -> Iterator[str]:
+    """Yield why the search ended, and what a later call goes on with."""
+    if history.search_end is not None:
+        yield _SEARCH_ENDS[history.search_end]
+    due = set(due_again(history.trials))
+    cut_off = [
+        str(trial.number)
+        for trial in history.trials
+        if trial.number in due and trial.record.outcome is Outcome.INTERRUPTED
+    ]
+    if cut_off:
+        yield f"Cut off, and run again by the same command with more time: trial {', '.join(cut_off)}."

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from autotune.record import TrialRecord
-from autotune.report.answer import gain_text, room_text
+from autotune.report.answer import room_text
 from autotune.report.findings import (
     baseline_of,
     confirmed_of,
@@ -17,7 +17,8 @@ from autotune.report.findings import (
     trial_of,
     verdict_of,
 )
-from autotune.report.units import ABSENT, flag_list, flag_value, metric_value
+from autotune.report.units import ABSENT, flag_list, flag_value, gain_text, metric_value
+from autotune.search.answer import Confirmed
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.slo import parse_ceiling
@@ -27,8 +28,7 @@ from autotune.slo import parse_ceiling
 class FinalistRow:
     """One candidate; `flags` are those of the space, `changes` what differs from the baseline.
 
-    `room` is `binding` in short. `objectives` in the SLO's order; the first is
-    the mean of the fresh launches if any.
+    `room` is `binding` in short. `objectives` in the SLO's order: the means of the fresh launches if any.
     """
 
     trial: int
@@ -69,14 +69,18 @@ def _row(history: StudyHistory, trial: NumberedTrial) -> FinalistRow:
         flags={name: _flag(trial.record, name) for name in history.study.space.tune},
         changes=flag_list(changed) or "(as the baseline)",
         objectives=_objectives(history, trial),
-        launches=f"{len(confirmed.values)} of {len(confirmed.values) + confirmed.failed_launches}"
-        if confirmed
-        else "not confirmed",
-        gain=gain_text(confirmed.gain) if confirmed and confirmed.gain else ABSENT,
+        launches=f"{len(confirmed.values)} of {confirmed.launches}" if confirmed else "not confirmed",
+        gain=_gains(confirmed),
         verdict=decision_of(history, trial) or "not measured",
         binding=f"{binding.ceiling}: {room_text(binding)}" if binding else ABSENT,
         room=f"{_short(binding.ceiling)}: {room_text(binding)}" if binding else ABSENT,
     )
+
+
+def _gains(confirmed: Confirmed | None) -> str:
+    """Return the gain in each objective."""
+    gains = confirmed.gains if confirmed else ()
+    return "; ".join(gain_text(gain) if gain else ABSENT for gain in gains) or ABSENT
 
 
 def _short(ceiling: str) -> str:
@@ -99,6 +103,7 @@ def _part(history: StudyHistory, trial: NumberedTrial) -> str:
     names = {
         "winner": history.answer is not None and history.answer.winner == trial.number,
         "baseline": baseline is not None and baseline.number == trial.number,
+        "on the front": history.answer is not None and trial.number in history.answer.front,
     }
     return ", ".join(name for name, applies in names.items() if applies) or "candidate"
 
@@ -108,5 +113,5 @@ def _objectives(history: StudyHistory, trial: NumberedTrial) -> tuple[str, ...]:
     confirmed = confirmed_of(history, trial)
     values: list[float | None] = list(trial.record.objectives or [None] * len(goals))
     if confirmed and confirmed.values:
-        values[0] = sum(confirmed.values) / len(confirmed.values)
+        values = [confirmed.mean(index) for index in range(len(goals))]
     return tuple(metric_value(goal.quantity.metric, value) for goal, value in zip(goals, values, strict=True))

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.report.pareto import pareto_front
-from autotune.search.confirmation import Confirmed, NumberedTrial
+from autotune.search.answer import Confirmed
+from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.slo import Decision, Objective, Verdict
 from autotune.space import Candidate, FlagValue
@@ -44,9 +45,7 @@ def confirmed_of(history: StudyHistory, trial: NumberedTrial) -> Confirmed | Non
         return None
     number = trial.number if trial.record.confirms is None else trial.record.confirms
     everyone = [*history.answer.finalists, history.answer.baseline]
-    return next(
-        (one for one in everyone if one and one.trial == number and (one.values or one.failed_launches)), None
-    )
+    return next((one for one in everyone if one and one.trial == number and one.launches), None)
 
 
 def verdict_of(history: StudyHistory, trial: NumberedTrial) -> Verdict | None:
@@ -87,6 +86,12 @@ def meeting(history: StudyHistory) -> tuple[NumberedTrial, ...]:
 def nearest(history: StudyHistory) -> NumberedTrial | None:
     """Return the measured candidate whose binding ceiling has the most room, or is missed by the least."""
     return max(measured(history), key=lambda trial: _room(history, trial), default=None)
+
+
+def most_promising(history: StudyHistory) -> NumberedTrial | None:
+    """Return the undecided candidate with the most room, None if every candidate was decided."""
+    able = [trial for trial in measured(history) if decision_of(history, trial) is Decision.UNDECIDED]
+    return max(able, key=lambda trial: _room(history, trial), default=None)
 
 
 def leaders(history: StudyHistory, count: int) -> tuple[NumberedTrial, ...]:

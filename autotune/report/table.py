@@ -4,13 +4,13 @@ In: a `StudyHistory`. Out: a pandas DataFrame in base units (seconds, tokens, ra
 columns as short texts. Talks to the disk in `write_csv` only.
 """
 
+import csv
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from autotune.metrics import Metric
 from autotune.report.atomic import replace_text
@@ -28,6 +28,9 @@ from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.slo import CeilingVerdict
 from autotune.space import FlagValue
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _STATISTICS = (
     (Metric.TTFT, "p50"),
@@ -55,11 +58,13 @@ class Column:
         return ABSENT if value is None else self.show(value)
 
 
-def trials_frame(history: StudyHistory) -> pd.DataFrame:
+def trials_frame(history: StudyHistory) -> "pd.DataFrame":
     """Return all trials in order of their numbers, also if there are none.
 
     Flags are columns named `--flag`; statistics are named as `ttft_p95_s at concurrency 50`.
     """
+    import pandas as pd  # noqa: PLC0415 - no command needs it, and its import takes longer than a trial
+
     return pd.DataFrame(
         {
             column.name: pd.Series([column.read(trial) for trial in history.trials], dtype=column.kind)
@@ -69,12 +74,17 @@ def trials_frame(history: StudyHistory) -> pd.DataFrame:
 
 
 def write_csv(history: StudyHistory, path: Path) -> None:
-    """Write `trials_frame` as CSV, all at once.
+    """Write the table as CSV, all at once; what is not known is an empty field.
 
     Raises:
         InfrastructureError: the file cannot be written.
     """
-    replace_text(path, trials_frame(history).to_csv(index=False, lineterminator="\n"))
+    table = columns(history)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(column.name for column in table)
+    writer.writerows([column.read(trial) for column in table] for trial in history.trials)
+    replace_text(path, text.getvalue())
 
 
 def columns(history: StudyHistory) -> tuple[Column, ...]:

@@ -21,14 +21,18 @@ from autotune.report.findings import (
     winner_of,
 )
 from autotune.report.units import printable
-from autotune.search.confirmation import AnswerKind
+from autotune.search.answer import AnswerKind
 from autotune.search.ledger import StudyHistory
 
 _SHOWN_TRIALS = 8
 _STYLES = {
     AnswerKind.IMPROVED: "green",
+    AnswerKind.UNCOMPARED: "green",
+    AnswerKind.FRONT: "green",
     AnswerKind.KEEP_BASELINE: "cyan",
+    AnswerKind.UNDECIDED: "yellow",
     AnswerKind.NOTHING_MEETS: "red",
+    AnswerKind.NOTHING_MEASURED: "red",
     AnswerKind.NOT_CONFIRMED: "yellow",
 }
 

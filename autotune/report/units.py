@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 
 from autotune.metrics import Metric
+from autotune.search.gains import Gain
 from autotune.slo import parse_ceiling
 from autotune.space import FlagValue
 
@@ -60,6 +61,12 @@ def percent(ratio: float | None, digits: int = 3) -> str:
 def signed_percent(ratio: float) -> str:
     """Return a ratio in percent, its sign always written."""
     return f"{'-' if ratio < 0 else '+'}{percent(abs(ratio))}"
+
+
+def gain_text(gain: Gain) -> str:
+    """Return a gain with its interval."""
+    low, high = signed_percent(gain.low), signed_percent(gain.high)
+    return f"{signed_percent(gain.estimate)} [{low} .. {high}]"
 
 
 def whole(value: int | None) -> str:

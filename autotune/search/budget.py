@@ -1,8 +1,8 @@
 """How much of the budget is left, and whether a launch still fits into it. Pure.
 
 In: what the user allowed (launches, seconds) and the durations of the trials so far. Out: yes or no.
-Invariant: no launch of the search begins that by the measured ones would not end in time, the whole
-confirmation included. A running trial is not cut short.
+Invariant: no launch of the search begins that by the earlier ones would not end in time, the whole
+confirmation included; one that takes longer is cut short before it eats the confirmation's time.
 """
 
 from collections.abc import Sequence
@@ -54,21 +54,40 @@ def launches_used(trials: Sequence[NumberedTrial]) -> int:
 
 
 def expected_trial_s(records: Sequence[TrialRecord]) -> float:
-    """Return how long a trial may take: the 80th percentile of the measured ones, 0 if none."""
-    durations = [record.duration_s for record in records if record.points and record.durations_s]
-    return float(np.percentile(durations, 80)) if durations else 0.0
+    """Return how long a trial may take: the 80th percentile of the measured ones.
+
+    Before the first measured one the longest that was launched in vain; 0 if there is none either.
+    """
+    return _measured_trial_s(records) or max((record.duration_s for record in records), default=0.0)
 
 
-def fits_search(budget: Budget, trials: Sequence[NumberedTrial], left_s: float | None) -> bool:
-    """Whether one more launch of the search fits, with the whole confirmation after it."""
-    if budget.launches is not None and launches_used(trials) >= budget.launches:
-        return False
+def reserve_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float:
+    """Return the seconds that the search leaves to the confirmation; 0 while nothing was measured."""
+    return budget.confirmation_launches * _measured_trial_s([trial.record for trial in trials])
+
+
+def teardown_s(trials: Sequence[NumberedTrial]) -> float:
+    """Return how long an engine may take to go once its time is up."""
+    return max((trial.record.durations_s.get("teardown", 0.0) for trial in trials), default=0.0)
+
+
+def has_launches(budget: Budget, trials: Sequence[NumberedTrial]) -> bool:
+    """Whether a launch of the search, or of the baseline, is left."""
+    return budget.launches is None or launches_used(trials) < budget.launches
+
+
+def fits(trials: Sequence[NumberedTrial], left_s: float | None, *, reserved_s: float = 0.0) -> bool:
+    """Whether one more launch ends in time, with so many seconds left after it."""
     if left_s is None:
         return True
-    each_s = expected_trial_s([trial.record for trial in trials])
-    return left_s > 0 and (1 + budget.confirmation_launches) * each_s <= left_s
+    return left_s > 0 and expected_trial_s([trial.record for trial in trials]) + reserved_s <= left_s
 
 
-def fits_confirmation(trials: Sequence[NumberedTrial], left_s: float | None) -> bool:
-    """Whether one more launch of the confirmation fits."""
-    return left_s is None or expected_trial_s([trial.record for trial in trials]) <= left_s
+def _measured_trial_s(records: Sequence[TrialRecord]) -> float:
+    """Return the 80th percentile of the trials that were measured to their end, 0 without any."""
+    durations = [
+        record.duration_s
+        for record in records
+        if record.outcome is Outcome.MEASURED and record.durations_s and record.same_as is None
+    ]
+    return float(np.percentile(durations, 80)) if durations else 0.0

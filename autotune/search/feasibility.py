@@ -33,18 +33,24 @@ def same_candidate(candidate: Candidate, trials: Sequence[NumberedTrial]) -> tup
 
 
 def same_effect(
-    effective: EffectiveFlags, space: SearchSpace, trials: Sequence[NumberedTrial]
+    candidate: Candidate, effective: EffectiveFlags, space: SearchSpace, trials: Sequence[NumberedTrial]
 ) -> tuple[int, TrialRecord] | None:
-    """Return the earlier measured trial whose tuned flags resolved to the same values.
+    """Return the earlier measured trial whose tuned flags resolved to the same values as the candidate's.
+
+    Where the engine does not tell a flag's value, the value asked for stands in.
 
     The size of the KV pool is left out: it varies a little between launches of the same flags. The running
     limit belongs to it, since engines clamp it.
     """
-    asked = _resolved(effective, space)
+    resolved = _resolved(candidate, effective, space)
     for trial in trials:
         known = trial.record.effective
         measured = trial.record.outcome is Outcome.MEASURED and trial.record.role is not Role.CONFIRMATION
-        if measured and known is not None and _resolved(known, space) == asked:
+        if (
+            measured
+            and known is not None
+            and _resolved(trial.record.to_candidate(), known, space) == resolved
+        ):
             return trial.number, trial.record
     return None
 
@@ -55,8 +61,10 @@ def _is_settled(record: TrialRecord) -> bool:
     return ended and record.role is not Role.CONFIRMATION and was_launched
 
 
-def _resolved(effective: EffectiveFlags, space: SearchSpace) -> dict[str, object]:
-    flags: dict[str, object] = {name: effective.flags.get(name) for name in space.tune}
+def _resolved(candidate: Candidate, effective: EffectiveFlags, space: SearchSpace) -> dict[str, object]:
+    told = {name: value for name, value in effective.flags.items() if value is not None}
+    known = {**candidate.to_dict(), **told}
+    flags: dict[str, object] = {name: known.get(name) for name in space.tune}
     if "max-running-requests" in flags and effective.running_limit is not None:
         flags["max-running-requests"] = effective.running_limit
     return flags

@@ -1,34 +1,28 @@
-"""The study's storage: Optuna's RDB, the only truth about trials, in the terms of this package.
+"""The study's trials in Optuna's storage, the only truth about them, in the terms of this package.
 
 In: trials to ask for and records to tell. Out: numbered candidates, and the `StudyHistory` that reports and
-exports read. Talks to Optuna and its database. Invariants: a record is written before its trial is told, so
-that a kill between the two loses nothing; a trial cut off is run again once, with the same candidate.
+exports read. Talks to Optuna. Invariants: a record is written before its trial is told, so that a kill
+between the two loses nothing; nothing waits in Optuna's own queue between two calls.
 """
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
 
-from autotune.errors import InfrastructureError, StudyError
+from autotune.errors import StudyError
 from autotune.record import Outcome, Role, TrialRecord
-from autotune.search.confirmation import Answer, NumberedTrial
+from autotune.search.answer import Answer
+from autotune.search.confirmation import NumberedTrial
+from autotune.search.repeats import SearchEnd
 from autotune.search.sampler import coordinates, suggest, suggest_one
+from autotune.search.storage import DATABASE_FILE, open_study, parsing, storage_errors
 from autotune.slo import violation
 from autotune.space import Candidate, FlagValue
 from autotune.study import Study, load_study
-
-DATABASE_FILE = "study.db"
-optuna.logging.set_verbosity(logging.ERROR)
 
 _STATES = {
     Outcome.MEASURED: TrialState.COMPLETE,
@@ -44,6 +38,7 @@ class StudyHistory:
     """A study as its storage tells it; the only thing that reports and exports read.
 
     `trials`: finished trials in order of their numbers. `running`: how many are under way or were cut off.
+    `search_end`: why the search ended, None while it goes on or after its controller was killed.
     """
 
     study: Study
@@ -51,81 +46,69 @@ class StudyHistory:
     trials: tuple[NumberedTrial, ...]
     running: int
     answer: Answer | None
+    search_end: SearchEnd | None = None
 
 
 @dataclass(frozen=True)
 class AskedTrial:
-    """A trial that the storage knows as running; `confirms`: the trial whose candidate is launched again."""
+    """A trial that the storage knows as running; `confirms`: the trial whose candidate is launched again.
+
+    `again`: the trial that was cut off or spoilt, and whose place this one takes.
+    """
 
     number: int
     role: Role
     candidate: Candidate
     confirms: int | None = None
-
-
-@contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a database or disk that fails into an InfrastructureError that says how to go on."""
-    try:
-        yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = error.__cause__ or error
-        raise InfrastructureError(
-            f"the study's storage failed: {str(cause).splitlines()[0]}\n"
-            f"    Look at the disk that holds {folder} (space, permissions) and run the same command again."
-        ) from error
-    except OSError as error:
-        raise InfrastructureError(
-            f"{error.filename or folder}: {error.strerror}\n"
-            "    Everything told so far is kept; make room and run the same command again."
-        ) from error
+    again: int | None = None
 
 
 class Ledger:
-    """One study's storage, opened by its only controller."""
+    """One study's storage, opened by its only controller, or by any reader (`create` False)."""
 
-    def __init__(self, study: Study, folder: Path) -> None:
+    def __init__(self, study: Study, folder: Path, *, create: bool = True) -> None:
         self.study = study
         self.folder = folder
-        self._records: dict[int, TrialRecord] = {}
-        self._optuna = optuna.create_study(
-            study_name=study.name,
-            storage=_open_storage(folder),
-            directions=[
-                "maximize" if goal.direction == "maximise" else "minimize" for goal in study.slo.goals
-            ],
-            load_if_exists=True,
-        )
-        stored = self._optuna.user_attrs.get("identity")
-        if stored not in (None, study.identity):
-            raise StudyError(f"{folder / DATABASE_FILE} belongs to a study with other inputs")
-        if stored is None:
-            self._optuna.set_user_attr("identity", study.identity)
+        self._optuna = open_study(study, folder, create=create)
+        self._parsed: dict[int, NumberedTrial] = {}
 
     def use(self, sampler: BaseSampler) -> None:
         """Let this sampler propose candidates."""
         self._optuna.sampler = sampler
 
-    def history(self) -> StudyHistory:
-        """Return everything that was told so far."""
-        trials = self._optuna.get_trials(deepcopy=False)
-        finished = [trial for trial in trials if trial.state.is_finished() and "record" in trial.user_attrs]
-        answer = self._optuna.user_attrs.get("answer")
-        return StudyHistory(
-            study=self.study,
-            folder=self.folder,
-            trials=tuple(NumberedTrial(trial.number, self._record(trial)) for trial in finished),
-            running=sum(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials),
-            answer=None if answer is None else Answer.model_validate_json(answer),
+    def trials(self) -> tuple[NumberedTrial, ...]:
+        """Return the trials that were told, in order of their numbers.
+
+        Raises:
+            StudyError: a record cannot be understood.
+        """
+        return tuple(
+            self._numbered(trial)
+            for trial in self._stored()
+            if trial.state.is_finished() and "record" in trial.user_attrs
         )
 
+    def history(self) -> StudyHistory:
+        """Return everything that was told so far.
+
+        Raises:
+            StudyError: a record or the answer cannot be understood.
+        """
+        with parsing(self.folder, "the answer"):
+            attributes = self._optuna.user_attrs
+            answer, end = attributes.get("answer"), attributes.get("search_end")
+            return StudyHistory(
+                study=self.study,
+                folder=self.folder,
+                trials=self.trials(),
+                running=len(self._stored(TrialState.RUNNING, TrialState.WAITING)),
+                answer=None if answer is None else Answer.model_validate_json(answer),
+                search_end=None if end is None else SearchEnd(end),
+            )
+
     def ask(self) -> AskedTrial:
-        """Return the next trial: one that waits in the queue, else the sampler's."""
+        """Return the sampler's next candidate for the search."""
         trial = self._optuna.ask()
-        if "asked" in trial.user_attrs:
-            for name in trial.user_attrs["asked"]["where"]:
-                suggest_one(trial, name, self.study.space.tune[name])
-            return _asked(trial.number, trial.user_attrs)
         candidate = suggest(trial, self.study.space)
         trial.set_user_attr("asked", _asking(candidate, Role.SEARCH, candidate.to_dict()))
         return AskedTrial(trial.number, Role.SEARCH, candidate)
@@ -137,24 +120,24 @@ class Ledger:
         known: Mapping[str, FlagValue],
         confirms: int | None = None,
     ) -> AskedTrial:
-        """Return a trial of a given candidate; nothing else may be waiting.
+        """Return a trial of a given candidate.
 
         `known` are its flags with the engine's own choices filled in, as far as they are foreseen: where the
         sampler shall believe the candidate to lie.
         """
         where = coordinates(self.study.space, known)
-        self._optuna.enqueue_trial(where, user_attrs={"asked": _asking(candidate, role, where, confirms)})
-        return self.ask()
+        return self._ask_at(where, {"asked": _asking(candidate, role, where, confirms)})
 
-    def waiting(self) -> bool:
-        """Whether a trial waits to be run again."""
-        return bool(self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    def ask_again(self, number: int) -> AskedTrial:
+        """Return a trial with the candidate and the role of an earlier one."""
+        (earlier,) = (trial for trial in self._stored() if trial.number == number)
+        asking = earlier.user_attrs["asked"]
+        return self._ask_at(asking["where"], {"asked": asking, "again": number})
 
     def tell(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Write the record, then give Optuna its result."""
         trial_id = self._id_of(asked.number)
-        storage = self._optuna._storage  # noqa: SLF001 - a resumed trial has no live Trial object
-        storage.set_trial_user_attr(trial_id, "record", record.model_dump_json(exclude_defaults=True))
+        self._set_attribute(asked, "record", record.model_dump_json(exclude_defaults=True))
         trial = Trial(self._optuna, trial_id)
         for judged in record.verdict.ceilings if record.verdict else ():
             trial.set_constraint(judged.ceiling, violation(judged))
@@ -162,49 +145,62 @@ class Ledger:
         values = list(record.objectives or ()) if state is TrialState.COMPLETE else None
         self._optuna.tell(asked.number, values, state=state)
 
+    def note_spent(self, asked: AskedTrial, spent_s: float) -> None:
+        """Keep how long a trial took that is being cut off, for the study's budget."""
+        self._set_attribute(asked, "spent_s", spent_s)
+
     def answer(self, answer: Answer | None) -> None:
         """Keep the study's answer; None takes an earlier one back, because trials are added."""
         self._optuna.set_user_attr("answer", None if answer is None else answer.model_dump_json())
 
+    def end_search(self, end: SearchEnd | None) -> None:
+        """Keep why the search ended; None while it goes on."""
+        self._optuna.set_user_attr("search_end", end)
+
     def recover(self) -> tuple[int, ...]:
-        """Settle the trials of a controller that is gone; return the numbers of those that will run again.
+        """Settle the trials of a controller that is gone; return the numbers of those that were cut off.
 
-        A trial whose record was written is told; any other becomes INTERRUPTED and waits to be run again.
-        Only for the study's only controller.
+        A trial whose record was written is told; any other becomes INTERRUPTED. Only for the study's only
+        controller.
         """
-        again = []
-        for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            asked = _asked(trial.number, trial.user_attrs)
-            if "record" in trial.user_attrs:
-                self.tell(asked, _record_of(trial))
-                continue
-            if "asked" in trial.user_attrs:
-                self.run_again(asked)
-                again.append(trial.number)
-            self.tell(asked, _interrupted(asked))
-        return tuple(again)
+        cut_off = []
+        while self._stored(TrialState.WAITING):
+            self._optuna.ask()  # it was enqueued, and never begun
+        for trial in self._stored(TrialState.RUNNING):
+            if "asked" not in trial.user_attrs:
+                self._optuna.tell(trial.number, state=TrialState.FAIL)
+            elif "record" in trial.user_attrs:
+                self.tell(_asked(trial.number, trial.user_attrs), self._numbered(trial).record)
+            else:
+                asked = _asked(trial.number, trial.user_attrs)
+                self.tell(asked, _interrupted(asked, trial.user_attrs.get("spent_s")))
+                cut_off.append(trial.number)
+        return tuple(cut_off)
 
-    def run_again(self, asked: AskedTrial) -> None:
-        """Put the candidate of a trial into the queue, once."""
-        trials = self._optuna.get_trials(deepcopy=False)
-        if any(trial.user_attrs.get("again") == asked.number for trial in trials):
-            return
-        asking = trials[asked.number].user_attrs["asked"]
-        self._optuna.enqueue_trial(asking["where"], user_attrs={"asked": asking, "again": asked.number})
+    def _ask_at(self, where: Mapping[str, FlagValue], attributes: Mapping[str, Any]) -> AskedTrial:
+        """Begin a trial with given parameters: Optuna's queue is empty but for it."""
+        self._optuna.enqueue_trial(dict(where), user_attrs=dict(attributes))
+        trial = self._optuna.ask()
+        for name in where:
+            suggest_one(trial, name, self.study.space.tune[name])
+        return _asked(trial.number, attributes)
 
-    def attempts(self, asked: AskedTrial) -> int:
-        """Return how often the candidate of this trial was asked for in a row, this time included."""
-        trials = {trial.number: trial for trial in self._optuna.get_trials(deepcopy=False)}
-        count, number = 1, asked.number
-        while (number := trials[number].user_attrs.get("again", -1)) in trials:
-            count += 1
-        return count
+    def _stored(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in one of these states, all of them without any."""
+        with parsing(self.folder, "a trial"):
+            return self._optuna.get_trials(deepcopy=False, states=states or None)
 
-    def _record(self, trial: FrozenTrial) -> TrialRecord:
-        """Parse a finished trial's record once; it never changes."""
-        if trial.number not in self._records:
-            self._records[trial.number] = _record_of(trial)
-        return self._records[trial.number]
+    def _numbered(self, trial: FrozenTrial) -> NumberedTrial:
+        """Parse a trial's record once; it never changes."""
+        if trial.number not in self._parsed:
+            with parsing(self.folder, f"the record of trial {trial.number}"):
+                record = TrialRecord.model_validate_json(trial.user_attrs["record"])
+            self._parsed[trial.number] = NumberedTrial(trial.number, record, trial.user_attrs.get("again"))
+        return self._parsed[trial.number]
+
+    def _set_attribute(self, asked: AskedTrial, name: str, value: Any) -> None:
+        storage = self._optuna._storage  # noqa: SLF001 - a resumed trial has no live Trial object
+        storage.set_trial_user_attr(self._id_of(asked.number), name, value)
 
     def _id_of(self, number: int) -> int:
         return self._optuna._storage.get_trial_id_from_study_id_trial_number(  # noqa: SLF001 - as above
@@ -217,27 +213,13 @@ def read_history(folder: Path) -> StudyHistory:
     """Read a study's folder, also while it runs.
 
     Raises:
-        StudyError: there is no study, or it has no storage yet.
+        StudyError: there is no study, it has no storage yet, or the storage is damaged.
     """
     study = load_study(folder)
     if not (folder / DATABASE_FILE).exists():
         raise StudyError(f"{folder} has no trials yet: {DATABASE_FILE} is missing")
-    return Ledger(study, folder).history()
-
-
-def _open_storage(folder: Path) -> RDBStorage:
-    storage = RDBStorage(
-        f"sqlite:///{folder / DATABASE_FILE}", engine_kwargs={"connect_args": {"timeout": 30}}
-    )
-    event.listen(storage.engine, "connect", _use_write_ahead_log)
-    storage.engine.dispose()  # the connection that made the tables was opened without the listener
-    return storage
-
-
-def _use_write_ahead_log(connection: Any, _: object) -> None:
-    """Let readers work beside the writer, and survive a kill at any moment."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    with storage_errors(folder):
+        return Ledger(study, folder, create=False).history()
 
 
 def _asking(
@@ -252,26 +234,24 @@ def _asking(
 
 
 def _asked(number: int, attributes: Mapping[str, Any]) -> AskedTrial:
-    asking = attributes.get("asked", {})
+    asking = attributes["asked"]
     return AskedTrial(
         number=number,
-        role=Role(asking.get("role", Role.SEARCH)),
-        candidate=Candidate.of(asking.get("candidate", {})),
-        confirms=asking.get("confirms"),
+        role=Role(asking["role"]),
+        candidate=Candidate.of(asking["candidate"]),
+        confirms=asking["confirms"],
+        again=attributes.get("again"),
     )
 
 
-def _record_of(trial: FrozenTrial) -> TrialRecord:
-    return TrialRecord.model_validate_json(trial.user_attrs["record"])
-
-
-def _interrupted(asked: AskedTrial) -> TrialRecord:
+def _interrupted(asked: AskedTrial, spent_s: float | None) -> TrialRecord:
     return TrialRecord(
         outcome=Outcome.INTERRUPTED,
         role=asked.role,
         candidate=asked.candidate.to_dict(),
         is_simulated=False,
         began_s=0.0,
+        durations_s={} if spent_s is None else {"cut off": spent_s},
         reason="the controller ended during this trial",
         confirms=asked.confirms,
     )

@@ -1,11 +1,12 @@
 """Candidates from Optuna: the search space as distributions, and samplers that keep to its grid.
 
-In: a search space and a sampler's name. Out: an Optuna sampler, and `suggest`, which turns an asked trial
-into a `Candidate`. Talks to Optuna only. Invariant: a value in the storage is exactly the value launched
-(Optuna's log scales know no step, so the sampler below snaps them).
+In: a search space, a sampler's name, and what is worth a trial. Out: an Optuna sampler, and `suggest`, which
+turns an asked trial into a `Candidate`. Talks to Optuna only. Invariants: a value in the storage is exactly
+the value launched (Optuna's log scales know no step, so the sampler below snaps them); what is not worth a
+trial is drawn again before Optuna sees it, so that the storage holds launches and not rejections.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autotune.space import Candidate, Choices, FlagValue, FloatRange, IntRange, SearchSpace, Tunable
 
+INFORMED_DRAWS = 20
+UNIFORM_DRAWS = 200
+"""How often a candidate is drawn that is not worth a trial: by the study's sampler, then evenly."""
+
 
 class SamplerKind(StrEnum):
     """The samplers a study can use."""
@@ -29,40 +34,57 @@ class SamplerKind(StrEnum):
     RANDOM = "random"
 
 
-class SnappingSampler(BaseSampler):
-    """Another sampler, whose values are snapped to the space's grid.
+class SpaceSampler(BaseSampler):
+    """Another sampler, whose draws are snapped to the space's grid and repeated until one is worth a trial.
 
-    The relative search space is that of the unconditional flags, whatever finished trials hold, so that a
-    baseline outside the space cannot shrink it.
+    After `INFORMED_DRAWS` of the inner sampler come `UNIFORM_DRAWS` over the whole space; if none is worth a
+    trial, the last one is asked all the same. The relative search space is that of the unconditional flags,
+    whatever finished trials hold, so that a baseline outside the space cannot shrink it.
     """
 
-    def __init__(self, inner: BaseSampler, space: SearchSpace) -> None:
+    def __init__(
+        self, inner: BaseSampler, space: SearchSpace, *, seed: int, accepts: Callable[[Candidate], bool]
+    ) -> None:
         self._inner = inner
+        self._uniform = RandomSampler(seed=seed + 1)
         self._space = space
+        self._accepts = accepts
+        self._distributions = {name: distribution_of(tunable) for name, tunable in space.tune.items()}
+        self._drawn: dict[str, FlagValue] = {}
 
     def reseed_rng(self) -> None:
-        """Reseed the inner sampler."""
+        """Reseed the samplers within."""
         self._inner.reseed_rng()
+        self._uniform.reseed_rng()
 
     def infer_relative_search_space(self, _study: Study, _trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the flags that take part in every candidate."""
         return {
-            name: distribution_of(tunable)
-            for name, tunable in self._space.tune.items()
-            if tunable.when is None
+            name: distribution
+            for name, distribution in self._distributions.items()
+            if self._space.tune[name].when is None
         }
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return snapped values for the flags that take part in every candidate."""
-        values = self._inner.sample_relative(study, trial, search_space)
-        return {name: self._snap(name, value) for name, value in values.items()}
+        """Draw a whole candidate; return its flags that take part in every candidate."""
+        self._drawn = {}
+        if "fixed_params" in trial.system_attrs:
+            return {}  # an enqueued trial brings its own values
+        for index in range(INFORMED_DRAWS + UNIFORM_DRAWS):
+            sampler = self._inner if index < INFORMED_DRAWS else self._uniform
+            self._drawn = self._draw(sampler, study, trial, search_space)
+            if self._accepts(Candidate.of(self._drawn)):
+                break
+        return {name: value for name, value in self._drawn.items() if name in search_space}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return a snapped value for one flag."""
+        """Return the value of a conditional flag, which was drawn with the others."""
+        if param_name in self._drawn:
+            return self._drawn[param_name]
         value = self._inner.sample_independent(study, trial, param_name, param_distribution)
         return self._snap(param_name, value)
 
@@ -76,18 +98,46 @@ class SnappingSampler(BaseSampler):
         """Pass on."""
         self._inner.after_trial(study, trial, state, values)
 
+    def _draw(
+        self,
+        sampler: BaseSampler,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, FlagValue]:
+        """Return one candidate of the sampler, conditional flags only where their condition holds."""
+        joint = sampler.sample_relative(study, trial, search_space)
+        flags: dict[str, FlagValue] = {}
+        for name, distribution in self._distributions.items():
+            if not self._space.is_active(name, flags):
+                continue
+            if name not in joint:
+                joint[name] = sampler.sample_independent(study, trial, name, distribution)
+            flags[name] = self._snap(name, joint[name])
+        return flags
+
     def _snap(self, name: str, value: Any) -> Any:
         tunable = self._space.tune[name]
         return value if isinstance(tunable, Choices) else tunable.snap(value)
 
 
-def make_sampler(kind: SamplerKind, space: SearchSpace, *, seed: int) -> BaseSampler:
-    """Return a seeded sampler for the space."""
+def make_sampler(
+    kind: SamplerKind,
+    space: SearchSpace,
+    *,
+    seed: int,
+    accepts: Callable[[Candidate], bool] = lambda _candidate: True,
+) -> BaseSampler:
+    """Return a seeded sampler for the space; `accepts` tells whether a candidate is worth a trial."""
+    return SpaceSampler(_inner_sampler(kind, seed), space, seed=seed, accepts=accepts)
+
+
+def _inner_sampler(kind: SamplerKind, seed: int) -> BaseSampler:
     match kind:
         case SamplerKind.TPE:
-            return SnappingSampler(TPESampler(seed=seed, n_startup_trials=8), space)
+            return TPESampler(seed=seed, n_startup_trials=8)
         case SamplerKind.RANDOM:
-            return SnappingSampler(RandomSampler(seed=seed), space)
+            return RandomSampler(seed=seed)
 
 
 def distribution_of(tunable: Tunable) -> BaseDistribution:

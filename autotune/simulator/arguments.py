@@ -1,74 +1,28 @@
-"""The command line of `sglang serve` 0.5.23: what it accepts, and its own words for what it does not.
+"""SGLang's command line: what it accepts in any catalogued version, and its own words for what it does not.
 
-In: argv. Out: the flags that were given, by name (dashes kept, no leading dashes), or a BadArgumentError
-with argparse's usage and error line. Flags that the simulator models are declared here; the others are in
-`sglang_arguments.yaml` and have no effect. Reads package data, and the file that --config names.
+In: argv. Out: the flags that were given, by name (dashes kept, no leading dashes; a deprecated spelling gives
+the flag that replaced it), or a BadArgumentError with argparse's usage and error line. What there is to
+accept is read from the flag catalogues; flags that the simulator does not model have no effect. Reads
+package data, and the file that --config names.
 """
 
 import argparse
 import functools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from autotune.document import Frozen, read_document
+from pydantic import BaseModel, ConfigDict
+
+from autotune.document import read_document
 from autotune.errors import ConfigError
 from autotune.space import FlagValue
 
 _PROGRAM = "sglang serve"
-_POLICIES = (
-    "lpm",
-    "random",
-    "fcfs",
-    "dfs-weight",
-    "lof",
-    "priority",
-    "routing-key",
-    "hrrn",
-    "shortest-prefill-first",
-)
-_WORDS = ("host", "dist-init-addr", "served-model-name", "config")
-_INTEGERS = (
-    "chunked-prefill-size",
-    "max-running-requests",
-    "max-queued-requests",
-    "max-total-tokens",
-    "max-prefill-tokens",
-    "prefill-max-requests",
-    "prefill-decode-interval",
-    "prefill-decode-interval-min-bs",
-    "cuda-graph-max-bs-decode",
-    "attn-dp-size",
-    "nnodes",
-    "node-rank",
-    "dist-timeout",
-    "port",
-    "page-size",
-    "context-length",
-    "decode-log-interval",
-    "random-seed",
-    "stream-interval",
-    "pp-max-micro-batch-size",
-)
-_ALIASES: Mapping[str, tuple[str, ...]] = {
-    "model-path": ("model",),
-    "tp-size": ("tensor-parallel-size",),
-    "pp-size": ("pipeline-parallel-size",),
-    "dp-size": ("data-parallel-size",),
-}
-_NUMBERS = ("mem-fraction-static", "schedule-conservativeness")
-_SWITCHES = (
-    "enable-mixed-chunk",
-    "disable-radix-cache",
-    "enable-dp-attention",
-    "disable-cuda-graph",
-    "disable-decode-cuda-graph",
-    "disable-prefill-cuda-graph",
-    "enable-metrics",
-    "incremental-streaming-output",
-    "skip-server-warmup",
-)
-_GRAPH_BACKENDS = ("full", "breakable", "disabled")
+_TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str}
+# Data only: the code that checks a user's flags against it belongs to the engine, which stands above.
+_CATALOGUES = Path(__file__).parents[1] / "engine" / "catalogues"
 
 
 class BadArgumentError(Exception):
@@ -81,14 +35,30 @@ class BadArgumentError(Exception):
         super().__init__(line)
 
 
-class _Inert(Frozen):
-    switches: tuple[str, ...]
-    paired_switches: tuple[str, ...]
-    integers: tuple[str, ...]
-    numbers: tuple[str, ...]
-    words: tuple[str, ...]
-    lists: tuple[str, ...]
-    choices: dict[str, tuple[str, ...]]
+class _Flag(BaseModel):
+    """What a catalogue says of a flag, as far as a parser needs it; see `engine.catalogue.FlagSpec`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["int", "float", "str", "bool", "list"]
+    item: Literal["int", "float", "str"] = "str"
+    choices: tuple[FlagValue, ...] | None = None
+    field: str | None = None
+    constant: str | None = None
+    negation: str | None = None
+    deprecated: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    def with_older(self, older: "_Flag") -> "_Flag":
+        """Return the flag with what only an older version calls it or takes."""
+        choices = self.choices and older.choices and tuple(dict.fromkeys((*self.choices, *older.choices)))
+        aliases = tuple(dict.fromkeys((*self.aliases, *older.aliases)))
+        return self.model_copy(update={"choices": choices, "aliases": aliases})
+
+
+class _Catalogue(BaseModel):
+    version: str
+    flags: dict[str, _Flag]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -151,44 +121,41 @@ def _configured(flags: Sequence[str]) -> list[str]:
 @functools.cache
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=_PROGRAM, argument_default=argparse.SUPPRESS)
-    _add_modelled(parser)
-    _add_inert(parser)
+    flags = _known_flags()
+    flag_of = {flag.field: name for name, flag in flags.items() if flag.field and not flag.deprecated}
+    for name, flag in flags.items():
+        field = flag.field if flag.deprecated else None
+        meant = name if field is None else flag_of.get(field, field)
+        spellings = [f"--{each}" for each in (name, *flag.aliases)]
+        parser.add_argument(
+            *spellings, dest=meant.replace("-", "_"), required=name == "model-path", **_options(flag)
+        )
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
-    spellings = (f"--{each}" for each in (name, *_ALIASES.get(name, ())))
-    parser.add_argument(*spellings, dest=name.replace("-", "_"), **options)
+def _options(flag: _Flag) -> dict[str, Any]:
+    match flag.type:
+        case "bool" if flag.constant is not None:
+            return {"action": "store_const", "const": flag.constant}
+        case "bool" if flag.negation is not None:
+            return {"action": argparse.BooleanOptionalAction}
+        case "bool":
+            return {"action": "store_true"}
+        case "list":
+            return {"nargs": "*", "type": _TYPES[flag.item]}
+        case kind:
+            return {"type": _TYPES[kind], "choices": flag.choices}
 
 
-def _add_modelled(parser: argparse.ArgumentParser) -> None:
-    _add(parser, "model-path", required=True)
-    for name in ("tp-size", "pp-size", "dp-size", *_INTEGERS):
-        _add(parser, name, type=int)
-    for name in _NUMBERS:
-        _add(parser, name, type=float)
-    for name in _WORDS:
-        _add(parser, name)
-    for name in _SWITCHES:
-        _add(parser, name, action="store_true")
-    _add(parser, "schedule-policy", choices=_POLICIES)
-    for stage in ("decode", "prefill"):
-        _add(parser, f"cuda-graph-backend-{stage}", choices=_GRAPH_BACKENDS)
+def _known_flags() -> dict[str, _Flag]:
+    """Return the flags of all catalogued versions; where they differ, the newest decides."""
+    known: dict[str, _Flag] = {}
+    for catalogue in _newest_first():
+        for name, flag in catalogue.flags.items():
+            known[name] = known[name].with_older(flag) if name in known else flag
+    return known
 
 
-def _add_inert(parser: argparse.ArgumentParser) -> None:
-    inert = read_document(Path(__file__).parent / "sglang_arguments.yaml").to_model(_Inert)
-    for name in inert.switches:
-        _add(parser, name, action="store_true")
-    for name in inert.paired_switches:
-        _add(parser, name, action=argparse.BooleanOptionalAction)
-    for name in inert.integers:
-        _add(parser, name, type=int)
-    for name in inert.numbers:
-        _add(parser, name, type=float)
-    for name in inert.words:
-        _add(parser, name)
-    for name in inert.lists:
-        _add(parser, name, nargs="*")
-    for name, choices in inert.choices.items():
-        _add(parser, name, choices=choices)
+def _newest_first() -> Iterator[_Catalogue]:
+    read = [_Catalogue.model_validate_json(path.read_bytes()) for path in _CATALOGUES.glob("sglang-*.json")]
+    yield from sorted(read, key=lambda each: [int(n) for n in re.findall(r"\d+", each.version)], reverse=True)

@@ -215,12 +215,12 @@ def _capacity_lines(flags: SchedulerFlags, capacity: Capacity) -> tuple[str, ...
 
 def _failure(profile: Profile, flags: SchedulerFlags, capacity: Capacity) -> StartFailure | None:
     """Return the first thing that goes wrong, in the order in which the engine would meet it."""
-    has = profile.memory
+    has, total_gib = profile.memory, profile.memory.gpu_memory_mib / 1024
     minimum = memory.minimum_mem_fraction(free_gib=has.free_gib, weights_gib=capacity.weights_gib)
-    out_of_memory = log_text.out_of_memory(1.0, has.gpu_memory_mib / 1024, capacity.available_gib)
     chunk_gib = has.chunk_reserve_gib * (flags.chunk_tokens or flags.max_prefill_tokens) / 1024
     if capacity.weights_gib >= has.free_gib:
-        return _crash(FailureKind.OUT_OF_MEMORY_LOADING, StartPhase.WEIGHTS, out_of_memory)
+        line = log_text.out_of_memory(capacity.weights_gib, total_gib, has.free_gib)
+        return _crash(FailureKind.OUT_OF_MEMORY_LOADING, StartPhase.WEIGHTS, line)
     if minimum >= flags.mem_fraction:
         line = log_text.no_kv_memory(flags.mem_fraction, minimum)
         return _crash(FailureKind.NO_KV_MEMORY, StartPhase.KV_POOL, line, round(minimum, 4))
@@ -228,9 +228,13 @@ def _failure(profile: Profile, flags: SchedulerFlags, capacity: Capacity) -> Sta
         line = log_text.not_enough_memory(flags.mem_fraction)
         return _crash(FailureKind.NO_KV_MEMORY, StartPhase.KV_POOL, line)
     if capacity.available_gib + capacity.graph_gib < 0:
-        return _crash(FailureKind.OUT_OF_MEMORY_LOADING, StartPhase.KV_POOL, out_of_memory)
-    if capacity.available_gib < _CAPTURED_SHARE * chunk_gib:
-        line = log_text.capture_failed(out_of_memory)
+        line = log_text.out_of_memory(-(capacity.available_gib + capacity.graph_gib), total_gib, 0.0)
+        return _crash(FailureKind.OUT_OF_MEMORY_LOADING, StartPhase.KV_POOL, line)
+    captured_gib = _CAPTURED_SHARE * chunk_gib
+    if capacity.available_gib < captured_gib:
+        line = log_text.capture_failed(
+            log_text.out_of_memory(captured_gib, total_gib, capacity.available_gib)
+        )
         return _crash(FailureKind.OUT_OF_MEMORY_CAPTURE, StartPhase.GRAPH_CAPTURE, line)
     if flags.policy == "priority":
         line = "ValueError: Unknown schedule_policy: policy='priority'"

@@ -13,10 +13,11 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
+from autotune.engine.launch_watch import Patience
 from autotune.engine.launcher import RunningEngine
 from autotune.engine.plan import LaunchPlan, plan_launch
 from autotune.engine.process import ProcessLauncher
-from autotune.engine.process_launch import Patience, held_ports
+from autotune.engine.process_launch import held_ports
 from autotune.engine.process_tree import MARK_VARIABLE, Mark, kill_until_gone, living, marked
 from autotune.errors import InfrastructureError
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase

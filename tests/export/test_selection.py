@@ -3,7 +3,7 @@ import pytest
 from autotune.errors import ConfigError
 from autotune.export.selection import RefusedExport, select
 from autotune.failure import FailureKind
-from autotune.search.confirmation import AnswerKind
+from autotune.search.answer import AnswerKind
 from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
 
@@ -75,6 +75,23 @@ def test_a_study_that_says_no_exports_nothing_unasked() -> None:
     with pytest.raises(RefusedExport, match="trial 2 does not meet the SLO: the fresh launches"):
         select(history, number=None, force=False)
     assert select(history, number=2, force=False).trial.number == 2
+
+
+def test_a_front_is_the_users_choice() -> None:
+    history = made.front_answered()
+    with pytest.raises(ConfigError, match=r"Name one of its trials with --trial: 0, 1, 2\."):
+        select(history, number=None, force=False)
+
+
+def test_a_named_point_of_the_confirmed_front_needs_no_force_and_carries_no_mark() -> None:
+    selection = select(made.front_answered(), number=2, force=False)
+    assert (selection.trial.number, selection.shortfall, selection.marks) == (2, None, ())
+
+
+def test_a_candidate_beside_the_confirmed_front_is_marked() -> None:
+    assert select(made.front_answered(), number=3, force=False).marks == (
+        "NOT ON THE CONFIRMED PARETO FRONT: another candidate beats it.",
+    )
 
 
 def test_a_trial_that_does_not_exist_is_the_users_mistake() -> None:

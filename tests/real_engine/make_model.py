@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from tokenizers import (  # type: ignore[import-not-found] # only in the engine's environment
+from tokenizers import (
     Tokenizer,
     decoders,
     models,

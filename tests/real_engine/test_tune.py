@@ -20,7 +20,7 @@ from autotune.engine.process_tree import living, marked
 from autotune.failure import FailureKind, StartPhase
 from autotune.load.records_file import read_records
 from autotune.record import Outcome, Role, TrialRecord
-from autotune.search.confirmation import AnswerKind
+from autotune.search.answer import AnswerKind
 from autotune.search.ledger import StudyHistory, read_history
 from autotune.space import SearchSpace
 from autotune.study import owner_of

@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
+from autotune.failure import FailureKind
 from autotune.record import Outcome, Role
-from autotune.report.answer import SIMULATED, answer_text, margin_text, shortfall
-from autotune.search.confirmation import AnswerKind, Gain
+from autotune.report.answer import SIMULATED, answer_text, headline, margin_text, shortfall
+from autotune.search.answer import AnswerKind
+from autotune.search.confirmation import NumberedTrial
+from autotune.search.gains import Gain
 from autotune.search.ledger import StudyHistory
+from autotune.search.repeats import SearchEnd
 from tests.support import histories as made
 
 EXPECTED = {
@@ -30,6 +36,22 @@ Trial 1: 3 fresh launches, 1 failed; \
 ttft p95 < 10s at concurrency 50: measured 7.00 s, room of 30.0 % of the limit.
 The best that still stands is trial 0 (the baseline): \
 output_throughput at concurrency 50 1,000 tok/s in the search.""",
+    "undecided": """\
+Undecided: too few samples to say whether anything meets the SLO.
+The most promising candidate is trial 1 (chunked-prefill-size 8192, schedule-policy lpm).
+ttft p95 < 10s at concurrency 50: measured 9.80 s, room of 2.00 % of the limit, undecided after 250 samples. \
+By the share seen so far about 3300 would decide it: give concurrency 50 more requests than 300 in the SLO \
+file (that is a new study).""",
+    "front_answered": """\
+A Pareto front meets the SLO, and the choice among its points is yours.
+Confirmed Pareto front (fresh launches that meet the SLO, none beaten by another for certain): trial 0, 1, 2.
+Trial 0 (the baseline): output_throughput at concurrency 50 1,000 tok/s; ttft p95 at concurrency 50 6.00 s.
+Trial 1: output_throughput at concurrency 50 700 tok/s (gain -40.0 % [-50.0 % .. -30.0 %]); \
+ttft p95 at concurrency 50 4.00 s (gain +30.0 % [+20.0 % .. +40.0 %]).
+Trial 2: output_throughput at concurrency 50 1,300 tok/s (gain +30.0 % [+20.0 % .. +40.0 %]); \
+ttft p95 at concurrency 50 9.00 s (gain -40.0 % [-50.0 % .. -30.0 %]).
+None of them is shown to be better than the baseline without a loss elsewhere.
+Choose one of them: autotune export r1 --to TARGET --trial N.""",
     "unfinished": """\
 No answer yet: the study is not finished.
 3 trials are finished, 1 are running or were cut off; 3 candidates were measured.
@@ -57,12 +79,104 @@ def test_a_study_with_several_objectives_names_its_front() -> None:
     )
 
 
+def test_a_named_point_of_a_front_says_why_it_is_named_and_how_to_take_another() -> None:
+    history = made.front_answered()
+    assert history.answer is not None
+    update = {"kind": AnswerKind.IMPROVED, "winner": 2, "dominating": (2,)}
+    named = made.history(
+        history.study, *history.trials, answer=history.answer.model_copy(update=update), running=0
+    )
+    lines = answer_text(named).splitlines()
+    assert lines[0].startswith("Improved: a candidate meets the SLO and beats the baseline")
+    assert "ttft p95 at concurrency 50: 9.00 s on average over 2 fresh launches." in lines
+    assert "Gain over the baseline in output_throughput at concurrency 50: +30.0 %" in answer_text(named)
+    assert "Nowhere worse than the baseline on average and somewhere better for certain: trial 2." in lines
+    assert lines[-1].startswith("Trial 2 is named because it beats the baseline")
+    assert lines[-1].endswith("autotune export r1 --to TARGET --trial N.")
+
+
 def test_nothing_measured_is_said_with_the_kinds_of_failure() -> None:
     study = made.make_study()
     lost = made.without_engine(0, Outcome.INFEASIBLE, "no")
-    answer = made.answered(AnswerKind.NOTHING_MEETS, None, None)
+    answer = made.answered(AnswerKind.NOTHING_MEASURED, None, None)
     text = answer_text(made.history(study, lost, answer=answer))
-    assert "No candidate could be measured.\nNot measured: 1 infeasible." in text
+    assert text.splitlines() == [
+        "Nothing could be measured, so nothing is known about the SLO.",
+        "Not measured: 1 infeasible.",
+    ]
+
+
+def _uncompared(kind: AnswerKind) -> StudyHistory:
+    study = made.make_study()
+    broken = made.failed(0, FailureKind.CRASHED, "Segmentation fault", candidate={}).record
+    baseline = NumberedTrial(0, broken.model_copy(update={"role": Role.BASELINE}))
+    answer = made.answered(kind, 1, None, made.confirmed(study, 1, 1100.0, 7.0))
+    return made.history(study, baseline, made.trial(study, 1, made.FASTER, 1100.0, 7.0), answer=answer)
+
+
+@pytest.mark.parametrize("kind", [AnswerKind.UNCOMPARED, AnswerKind.FRONT])
+def test_without_a_measured_baseline_the_headline_says_that_improvement_is_unknown_and_why(
+    kind: AnswerKind,
+) -> None:
+    assert headline(_uncompared(kind)).endswith(
+        "improvement over the baseline is unknown: it was not measured (crashed: Segmentation fault)."
+    )
+
+
+def test_a_baseline_that_was_never_launched_leaves_improvement_unknown() -> None:
+    study = made.make_study()
+    answer = made.answered(AnswerKind.UNCOMPARED, 1, None)
+    assert headline(made.history(study, answer=answer)).endswith("unknown: it was not launched.")
+
+
+def test_a_baseline_that_nothing_competes_with_says_how_often_it_was_measured() -> None:
+    study = made.make_study()
+    baseline = made.trial(study, 0, {}, 1000.0, 8.0, role=Role.BASELINE)
+    once = made.history(study, baseline, answer=made.answered(AnswerKind.KEEP_BASELINE, 0, None))
+    fresh = made.confirmed(study, 0, 1000.0, 8.0)
+    fresh = fresh.model_copy(update={"values": fresh.values[:1]})
+    twice = made.history(study, baseline, answer=made.answered(AnswerKind.KEEP_BASELINE, 0, fresh))
+    assert answer_text(once).splitlines()[:3] == [
+        "Keep the baseline: no other was seen to meet the SLO.",
+        "Run trial 0 (the baseline).",
+        "It was measured once and not launched again: there was no time for it.",
+    ]
+    assert "The ceiling that binds is ttft p95" in answer_text(once)
+    assert "output_throughput at concurrency 50: 990 tok/s in one fresh launch." in answer_text(twice)
+
+
+def test_a_baseline_that_fails_when_it_is_launched_again_is_shown() -> None:
+    study = made.make_study()
+    lost = made.confirmed(study, 0, 1000.0, 8.0, failed_launches=1)
+    answer = made.answered(AnswerKind.NOT_CONFIRMED, None, lost)
+    baseline = made.trial(study, 0, {}, 1000.0, 8.0, role=Role.BASELINE)
+    assert "Trial 0: 3 fresh launches, 1 failed" in answer_text(made.history(study, baseline, answer=answer))
+
+
+def test_an_undecided_baseline_is_not_said_to_miss() -> None:
+    study = made.make_study()
+    open_ = made.confirmed(study, 0, 1000.0, 9.8, undecided=[study.slo.ceilings[0].text])
+    answer = made.answered(AnswerKind.IMPROVED, 1, open_, made.confirmed(study, 1, 1100.0, 7.0))
+    trials = [
+        made.trial(study, 0, {}, 1000.0, 9.8, role=Role.BASELINE),
+        made.trial(study, 1, made.FASTER, 1100.0, 7.0),
+    ]
+    text = answer_text(made.history(study, *trials, answer=answer))
+    assert text.startswith("Improved: a candidate meets the SLO for certain, and the baseline perhaps not.")
+    assert "The baseline may not meet it: ttft p95 < 10s at concurrency 50" in text
+
+
+@pytest.mark.parametrize("end", list(SearchEnd))
+def test_why_the_search_ended_is_said_last(end: SearchEnd) -> None:
+    history = replace(made.kept(), search_end=end)
+    assert answer_text(history).splitlines()[-1].startswith("The search ")
+
+
+def test_what_waits_for_more_time_is_named() -> None:
+    study = made.make_study()
+    trials = [made.without_engine(4, Outcome.INTERRUPTED, "the study's time was up")]
+    text = answer_text(made.history(study, *trials))
+    assert text.endswith("Cut off, and run again by the same command with more time: trial 4.")
 
 
 def test_without_finalists_a_study_is_not_confirmed() -> None:
@@ -122,3 +236,16 @@ def test_a_ceiling_without_any_sample_has_no_margin() -> None:
     assert verdict is not None
     unseen = verdict.ceilings[0].model_copy(update={"value": None})
     assert margin_text(unseen) == "ttft p95 < 10s at concurrency 50: nothing was measured"
+
+
+def test_failed_requests_are_named_beside_the_value_of_the_others() -> None:
+    history = made.improved()
+    answer = history.answer
+    assert answer is not None
+    assert answer.binding is not None
+    assert "(1 failed request counts as beyond it)" in margin_text(
+        answer.binding.model_copy(update={"failed": 1})
+    )
+    assert "(7 failed requests count as beyond it)" in margin_text(
+        answer.binding.model_copy(update={"failed": 7})
+    )

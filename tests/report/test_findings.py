@@ -3,7 +3,8 @@ import pytest
 from autotune.failure import FailureKind
 from autotune.record import Outcome, Role
 from autotune.report import findings
-from autotune.search.confirmation import AnswerKind, NumberedTrial
+from autotune.search.answer import AnswerKind
+from autotune.search.confirmation import NumberedTrial
 from autotune.slo import Decision
 from autotune.space import Candidate
 from tests.support import histories as made

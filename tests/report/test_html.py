@@ -50,7 +50,8 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize(
-    "name", ["improved", "kept", "nothing_meets", "not_confirmed", "unfinished", "empty", "pareto"]
+    "name",
+    ["improved", "kept", "nothing_meets", "not_confirmed", "unfinished", "empty", "pareto", "front_answered"],
 )
 def test_every_kind_of_study_has_a_page(name: str, tmp_path: Path) -> None:
     history = getattr(made, name)()
@@ -58,7 +59,7 @@ def test_every_kind_of_study_has_a_page(name: str, tmp_path: Path) -> None:
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(source)
     figures = [key for key in page.scripts if key.startswith("figure-")]
-    assert len(figures) == (3 if name == "pareto" else 2)
+    assert len(figures) == (3 if name in ("pareto", "front_answered") else 2)
     assert all("data" in json.loads(page.scripts[key]) for key in figures)
     assert len(source) < 5_000_000
 

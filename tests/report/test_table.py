@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from autotune.report.table import columns, trials_frame, write_csv
+from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
 
 
@@ -65,6 +66,13 @@ def test_the_csv_file_reads_back_as_the_frame(tmp_path: Path) -> None:
         1001.0,
         1120.0,
     ]
+
+
+@pytest.mark.parametrize("history", [made.improved(), made.pareto(), made.empty()])
+def test_the_csv_file_is_what_pandas_would_write(history: StudyHistory, tmp_path: Path) -> None:
+    write_csv(history, tmp_path / "trials.csv")
+    written = (tmp_path / "trials.csv").read_text(encoding="utf-8")
+    assert written == trials_frame(history).to_csv(index=False, lineterminator="\n")
 
 
 def test_a_list_flag_is_written_as_words() -> None:

@@ -18,7 +18,18 @@ def printed(renderable: RenderableType) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["improved", "kept", "nothing_meets", "not_confirmed", "unfinished", "empty", "pareto"]
+    "name",
+    [
+        "improved",
+        "kept",
+        "nothing_meets",
+        "not_confirmed",
+        "unfinished",
+        "empty",
+        "pareto",
+        "front_answered",
+        "undecided",
+    ],
 )
 def test_every_kind_of_study_has_a_report(name: str) -> None:
     history = getattr(made, name)()
@@ -41,6 +52,12 @@ def test_the_finalists_stand_beside_the_baseline() -> None:
     assert "ttft p95: room of 28.0 %" in text
     assert "2 of 2" in text
     assert "trial 0 baseline" in text
+
+
+def test_points_of_the_front_show_their_gain_in_every_objective() -> None:
+    text = printed(terminal.candidates_table(made.front_answered()))
+    assert text.count("on the front") == 3
+    assert "+30.0 % [+20.0 % .. +40.0 %]; -40.0 % [-50.0 % .. -30.0 %]" in text
 
 
 def test_without_an_answer_the_leaders_are_shown_as_not_confirmed() -> None:

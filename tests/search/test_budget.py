@@ -5,9 +5,10 @@ from autotune.search.budget import (
     Budget,
     allowance_s,
     expected_trial_s,
-    fits_confirmation,
-    fits_search,
+    fits,
+    has_launches,
     launches_used,
+    reserve_s,
 )
 from tests.support.trials import failed, measured, numbered
 
@@ -27,23 +28,40 @@ def test_only_launches_of_the_search_are_counted() -> None:
 
 
 def test_a_number_of_launches_ends_the_search() -> None:
-    assert fits_search(Budget(launches=5), TRIALS, None)
-    assert not fits_search(Budget(launches=4), TRIALS, None)
+    assert has_launches(Budget(launches=5), TRIALS)
+    assert not has_launches(Budget(launches=4), TRIALS)
+    assert has_launches(Budget(), TRIALS)
 
 
 def test_time_is_kept_for_the_whole_confirmation() -> None:
-    budget = Budget(finalists=1, rounds=2)  # 4 launches of 100 s, and one for the search
+    reserved_s = reserve_s(Budget(finalists=1, rounds=2), TRIALS)  # 4 launches of 100 s
 
-    assert fits_search(budget, TRIALS, 500.0)
-    assert not fits_search(budget, TRIALS, 499.0)
-    assert fits_confirmation(TRIALS, 100.0)
-    assert not fits_confirmation(TRIALS, 99.0)
+    assert reserved_s == 400.0
+    assert fits(TRIALS, 500.0, reserved_s=reserved_s)
+    assert not fits(TRIALS, 499.0, reserved_s=reserved_s)
+    assert fits(TRIALS, 100.0)
+    assert not fits(TRIALS, 99.0)
+    assert fits(TRIALS, None)
+
+
+def test_before_the_first_measured_trial_the_longest_launch_in_vain_is_expected() -> None:
+    hang = failed(durations_s={"launch": 1800.0})
+    cut_off = measured(1.0, outcome=Outcome.INTERRUPTED, durations_s={"launch": 2000.0})
+
+    assert expected_trial_s([failed(), hang]) == 1800.0
+    assert expected_trial_s([cut_off, hang]) == 2000.0
+    assert expected_trial_s([cut_off, hang, measured(1.0)]) == 100.0
+    assert reserve_s(Budget(), numbered(hang)) == 0.0
+
+
+def test_a_launch_whose_numbers_were_taken_over_is_not_how_long_a_trial_takes() -> None:
+    assert expected_trial_s([measured(1.0), measured(1.0, same_as=0, durations_s={"launch": 5.0})]) == 100.0
 
 
 def test_nothing_is_known_before_the_first_trial() -> None:
     assert expected_trial_s([]) == 0
-    assert fits_search(Budget(), (), 1.0)
-    assert not fits_search(Budget(), (), 0.0)
+    assert fits((), 1.0)
+    assert not fits((), 0.0)
 
 
 def test_earlier_calls_use_up_the_hours_of_a_study_but_not_of_a_call() -> None:

@@ -41,9 +41,20 @@ def test_flags_that_resolve_to_the_same_values_are_the_same_whatever_the_pool() 
     )
     clamped = EffectiveFlags(flags=flags | {"max-running-requests": 300}, running_limit=256, kv_tokens=999)
 
-    found = same_effect(clamped, STUDY.space, trials)
+    found = same_effect(Candidate.of({}), clamped, STUDY.space, trials)
 
     assert found is not None
     assert found[0] == 1
     other = EffectiveFlags(flags=flags | {"schedule-policy": "lpm"}, running_limit=256)
-    assert same_effect(other, STUDY.space, trials) is None
+    assert same_effect(Candidate.of({}), other, STUDY.space, trials) is None
+
+
+def test_flags_that_the_engine_does_not_tell_are_as_they_were_asked() -> None:
+    silent = EffectiveFlags(flags={"schedule-policy": None})
+    trials = numbered(measured(1.0, flags={"chunked-prefill-size": 512}, effective=silent))
+
+    same = same_effect(Candidate.of({"chunked-prefill-size": 512}), silent, STUDY.space, trials)
+
+    assert same is not None
+    assert same_effect(Candidate.of({"chunked-prefill-size": 1024}), silent, STUDY.space, trials) is None
+    assert same_effect(Candidate.of({}), silent, STUDY.space, trials) is None

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from autotune.errors import InfrastructureError, StudyError
+from autotune.errors import StudyError
 from autotune.record import Outcome, Role
-from autotune.search.ledger import DATABASE_FILE, Ledger, read_history, storage_errors
+from autotune.search.ledger import Ledger, read_history
+from autotune.search.repeats import SearchEnd, due_again
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.space import Candidate
 from autotune.study import save_study
@@ -69,13 +70,24 @@ def test_a_trial_that_was_cut_off_is_run_again_once_with_the_same_candidate(tmp_
 
     assert ledger.recover() == (cut_off.number,)
     assert ledger.recover() == ()
-    assert ledger.waiting()
-    again = ledger.ask()
+    assert due_again(ledger.trials()) == (cut_off.number,)
+    again = ledger.ask_again(cut_off.number)
+    ledger.tell(again, measured(1.0, flags=again.candidate.to_dict()))
 
-    assert again.candidate == cut_off.candidate
-    assert not ledger.waiting()
-    assert ledger.attempts(again) == 2
+    assert (again.candidate, again.role, again.again) == (cut_off.candidate, Role.SEARCH, cut_off.number)
+    assert due_again(ledger.trials()) == ()
     assert ledger.history().trials[0].record.outcome is Outcome.INTERRUPTED
+    assert ledger._optuna.trials[1].params == ledger._optuna.trials[0].params
+
+
+def test_the_time_of_a_trial_that_was_cut_off_is_not_lost(tmp_path: Path) -> None:
+    ledger = _open(tmp_path)
+    ledger.note_spent(ledger.ask(), 120.0)
+    ledger.ask()
+
+    ledger.recover()
+
+    assert [trial.record.duration_s for trial in ledger.trials()] == [120.0, 0.0]
 
 
 def test_a_kill_between_record_and_result_loses_nothing(tmp_path: Path) -> None:
@@ -92,16 +104,34 @@ def test_a_kill_between_record_and_result_loses_nothing(tmp_path: Path) -> None:
     assert after._optuna.trials[0].values == [120.0]
 
 
-def test_a_baseline_waiting_in_the_queue_is_not_lost(tmp_path: Path) -> None:
+def test_a_kill_between_enqueueing_and_asking_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
     asked = ledger.ask_for(Candidate.of({}), Role.BASELINE, DEFAULTS)
-    ledger.run_again(asked)
-    ledger.run_again(asked)
+    attributes = {"asked": ledger._optuna.trials[asked.number].user_attrs["asked"]}
+    ledger._optuna.enqueue_trial({}, user_attrs=attributes)
 
-    again = _open(tmp_path).ask()
+    after = _open(tmp_path)
 
-    assert (again.role, again.candidate) == (Role.BASELINE, Candidate.of({}))
-    assert not ledger.waiting()
+    assert after.recover() == (0, 1)
+    assert after.ask().role is Role.SEARCH
+    assert after.history().running == 1
+
+
+def test_a_kill_before_the_candidate_was_known_leaves_no_trial_to_run_again(tmp_path: Path) -> None:
+    _open(tmp_path)._optuna.ask()
+    after = _open(tmp_path)
+
+    assert after.recover() == ()
+    assert (after.trials(), after.history().running) == ((), 0)
+
+
+def test_why_the_search_ended_is_kept(tmp_path: Path) -> None:
+    ledger = _open(tmp_path)
+
+    ledger.end_search(SearchEnd.STALLED)
+    assert read_history(tmp_path).search_end is SearchEnd.STALLED
+    ledger.end_search(None)
+    assert read_history(tmp_path).search_end is None
 
 
 def test_another_studys_storage_is_refused(tmp_path: Path) -> None:
@@ -128,14 +158,16 @@ def test_a_damaged_study_file_says_so(tmp_path: Path) -> None:
         read_history(tmp_path)
 
 
-def test_a_storage_that_is_no_database_stops_the_study_with_its_place(tmp_path: Path) -> None:
-    save_study(STUDY, tmp_path)
-    (tmp_path / DATABASE_FILE).write_bytes(b"not a database, but long enough to look like one" * 100)
-
-    with pytest.raises(InfrastructureError, match=str(tmp_path)), storage_errors(tmp_path):
-        Ledger(STUDY, tmp_path)
+def _told(folder: Path) -> Ledger:
+    ledger = _open(folder)
+    ledger.tell(ledger.ask(), measured(100.0))
+    return ledger
 
 
-def test_a_full_disk_stops_the_study_with_the_file_that_did_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(InfrastructureError, match=r"records\.npz: No space left"), storage_errors(tmp_path):
-        raise OSError(28, "No space left on device", "records.npz")
+@pytest.mark.parametrize(("name", "value"), [("answer", "{}"), ("search_end", "boredom")])
+def test_an_answer_that_cannot_be_understood_is_damage_too(tmp_path: Path, name: str, value: str) -> None:
+    _told(tmp_path)._optuna.set_user_attr(name, value)
+
+    with pytest.raises(StudyError, match="the answer cannot be read"):
+        read_history(tmp_path)
+    assert len(_open(tmp_path).trials()) == 1

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -5,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.search.sampler import SamplerKind, coordinates, distribution_of, make_sampler, suggest
-from autotune.space import SearchSpace
+from autotune.search.sampler import (
+    INFORMED_DRAWS,
+    UNIFORM_DRAWS,
+    SamplerKind,
+    coordinates,
+    distribution_of,
+    make_sampler,
+    suggest,
+)
+from autotune.space import Candidate, SearchSpace
 from tests.test_space import space_of
 
 SPACE = space_of(
@@ -41,6 +50,52 @@ def test_every_candidate_lies_on_the_spaces_grid_and_is_stored_as_launched(kind:
 
 def test_the_same_seed_asks_for_the_same_candidates() -> None:
     assert _asked(SamplerKind.TPE, 12) == _asked(SamplerKind.TPE, 12)
+
+
+def _drawn(kind: SamplerKind, accepts: Callable[[Candidate], bool], count: int) -> list[Candidate]:
+    study = optuna.create_study(sampler=make_sampler(kind, SPACE, seed=3, accepts=accepts))
+    seen = []
+    for index in range(count):
+        trial = study.ask()
+        seen.append(suggest(trial, SPACE))
+        study.tell(trial, float(index))
+    return seen
+
+
+@pytest.mark.parametrize("kind", list(SamplerKind))
+def test_what_is_not_worth_a_trial_is_drawn_again_before_optuna_sees_it(kind: SamplerKind) -> None:
+    def accepts(candidate: Candidate) -> bool:
+        flags = candidate.to_dict()
+        return flags["policy"] == "lpm" and flags["interval"] in (2, 3)
+
+    seen = _drawn(kind, accepts, 14)
+
+    assert all(accepts(candidate) for candidate in seen)
+    assert len(set(seen)) == 14
+    assert seen == _drawn(kind, accepts, 14)
+
+
+def test_a_space_without_anything_worth_a_trial_is_asked_all_the_same() -> None:
+    draws: list[Candidate] = []
+
+    def refuse(candidate: Candidate) -> bool:
+        draws.append(candidate)
+        return False
+
+    (asked,) = _drawn(SamplerKind.TPE, refuse, 1)
+
+    assert asked == draws[-1]
+    assert len(draws) == INFORMED_DRAWS + UNIFORM_DRAWS
+
+
+def test_an_enqueued_candidate_is_not_drawn_for() -> None:
+    def refuse(_candidate: Candidate) -> bool:
+        raise AssertionError
+
+    study = optuna.create_study(sampler=make_sampler(SamplerKind.TPE, SPACE, seed=3, accepts=refuse))
+    study.enqueue_trial({"policy": "fcfs"})
+
+    assert study.ask().suggest_categorical("policy", ["fcfs", "lpm"]) == "fcfs"
 
 
 def test_a_baseline_outside_the_space_does_not_shrink_it() -> None:

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from autotune.simulator.arguments import BadArgumentError, to_argv
+from autotune.engine.catalogue import FlagSpec
+from autotune.engine.sglang import SGLANG
+from autotune.simulator.arguments import BadArgumentError, parse_arguments, to_argv
 from autotune.simulator.flags import parse_argv, resolve_flags
 from autotune.simulator.profile import read_profile
 from autotune.space import FlagValue
@@ -43,8 +45,8 @@ def test_an_argv_with_its_command_is_parsed_with_abbreviations_and_inert_flags()
         ),
         ({"no-such-flag": 1}, "sglang serve: error: unrecognized arguments: --no-such-flag 1"),
         (
-            {"cuda-graph-max-bs": 64},
-            "sglang serve: error: ambiguous option: --cuda-graph-max-bs could match",
+            {"cuda-graph-max": 64},
+            "sglang serve: error: ambiguous option: --cuda-graph-max could match",
         ),
     ],
 )
@@ -122,7 +124,7 @@ def test_a_config_file_gives_flags_and_the_command_line_wins(tmp_path: Path) -> 
     flags = parse_argv(["--config", str(config), "--chunked-prefill-size", "512"], read_profile(LLAMA))
     assert (flags.model_path, flags.chunk_tokens, flags.mixed_chunk) == ("m", 512, True)
     assert flags.radix_cache
-    assert dict(flags.given)["cuda-graph-bs-decode"] == ("1", "2")
+    assert dict(flags.given)["cuda-graph-bs-decode"] == (1, 2)
 
 
 @pytest.mark.parametrize("text", [None, "- 1\n"])
@@ -139,3 +141,41 @@ def test_flags_become_words_as_a_shell_would_have_them() -> None:
         *("--a", "--c", "1"),
         *("--d", "1", "2", "--e", "x"),
     ]
+
+
+def _words(spec: FlagSpec) -> list[list[str]]:
+    """Every choice of a flag, or one value of its type."""
+    if spec.type == "bool":
+        return [[]]
+    if spec.choices is not None:
+        return [[str(choice)] for choice in spec.choices]
+    return [["0.5" if "float" in (spec.type, spec.item) else "1"]]
+
+
+@pytest.mark.parametrize("version", ["0.5.16", "0.5.23"])
+def test_every_flag_of_every_catalogued_version_is_accepted_in_every_spelling(version: str) -> None:
+    for name, spec in SGLANG.catalogue(version).flags.items():
+        if name == "config":
+            continue
+        for spelling in (name, *spec.aliases):
+            for words in _words(spec):
+                assert parse_arguments(["--model-path", "m", f"--{spelling}", *words])
+        if spec.negation is not None:
+            assert parse_arguments(["--model-path", "m", f"--{spec.negation}"])[name] is False
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"cuda-graph-max-bs": 64}, {"cuda-graph-max-bs-decode": 64}),
+        ({"stream-output": True}, {"incremental-streaming-output": True}),
+        ({"disable-piecewise-cuda-graph": True}, {"cuda-graph-backend-prefill": "disabled"}),
+        ({"fp8-gemm-backend": "triton"}, {"fp8-gemm-backend": "triton"}),
+    ],
+)
+def test_a_deprecated_spelling_acts_as_what_replaced_it(
+    old: dict[str, FlagValue], new: dict[str, FlagValue]
+) -> None:
+    profile = read_profile(LLAMA)
+
+    assert resolve_flags(old, profile) == resolve_flags(new, profile)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from autotune.failure import FailureKind, StartPhase
@@ -124,6 +126,13 @@ def test_a_large_chunk_and_a_high_fraction_run_out_of_memory_while_capturing() -
     assert (failure.kind, failure.phase) == (FailureKind.OUT_OF_MEMORY_CAPTURE, StartPhase.GRAPH_CAPTURE)
     assert failure.line.startswith("Exception: Capture cuda graph failed: CUDA out of memory.")
     assert "Possible solutions:" in failure.text
+
+
+def test_an_allocation_that_fails_is_larger_than_what_is_free() -> None:
+    line = failed(started(DEEPSEEK, "--mem-fraction-static", "0.87")).line
+    found = re.search(r"allocate ([\d.]+) GiB.*of which ([\d.]+) MiB is free", line)
+    assert found is not None
+    assert float(found[1]) * 1024 > float(found[2])
 
 
 def test_between_good_and_bad_a_start_succeeds_that_cannot_take_a_whole_chunk() -> None:

@@ -26,7 +26,7 @@ _SECRETS = {"api_key", "admin_api_key", "ssl_keyfile_password", "watermark_key",
 
 
 def parse_effective(info: Mapping[str, Any]) -> EffectiveFlags:
-    """Return the resolved value of every scalar argument, by flag name.
+    """Return the resolved value of every scalar argument, by flag name; also by its deprecated spellings.
 
     Where max-running-requests or a graph's limit was left to the engine, what it chose stands in; with
     attention data parallelism the running limit is that of one rank.
@@ -45,6 +45,7 @@ def parse_effective(info: Mapping[str, Any]) -> EffectiveFlags:
     for name, value in _graph_flags(info.get("cuda_graph_config")):
         flags[name] = value if flags.get(name) is None else flags[name]
     tokens = _whole(info.get("max_total_num_tokens"))
+    flags |= catalogue.respelled(flags)
     return EffectiveFlags(flags=flags, kv_tokens=tokens, running_limit=limit, version=version)
 
 

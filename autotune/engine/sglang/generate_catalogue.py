@@ -70,6 +70,9 @@ def _flag_of(action: argparse.Action) -> tuple[str, dict[str, object]]:
         flag["choices"] = _choices(action.choices)
     if action.dest != name.replace("-", "_"):
         flag["field"] = action.dest
+        constant = _constant(action)
+        if constant:
+            flag["constant"] = constant
     aliases = [other for other in others if other != flag.get("negation")]
     if aliases:
         flag["aliases"] = aliases
@@ -77,6 +80,15 @@ def _flag_of(action: argparse.Action) -> tuple[str, dict[str, object]]:
     if deprecated:
         flag["deprecated"] = deprecated
     return name, flag
+
+
+def _constant(action: argparse.Action) -> str | None:
+    """Return the word that a flag without a value stands for (`use --backend=disabled`), None if for True."""
+    if action.nargs != 0:
+        return None
+    if isinstance(action.const, str):
+        return action.const
+    return str(getattr(action, "new_flag", None) or "").partition("=")[2] or None
 
 
 def _type_of(action: argparse.Action) -> str:

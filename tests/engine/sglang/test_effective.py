@@ -88,3 +88,25 @@ def test_what_was_chosen_for_graphs_is_shown_as_flags() -> None:
     assert flags.get("cuda-graph-max-bs-prefill") is None
     asked = SGLANG.parse_effective(page("0.5.23", cuda_graph_max_bs_decode=64)).flags
     assert asked["cuda-graph-max-bs-decode"] == 64
+
+
+def test_a_deprecated_spelling_stands_at_what_the_engine_reports_for_the_new_one() -> None:
+    flags = SGLANG.parse_effective(page("0.5.16", cuda_graph_max_bs_decode=64, stream_interval=1)).flags
+
+    assert flags["cuda-graph-max-bs"] == 64
+    assert flags["disable-piecewise-cuda-graph"] is True
+    assert flags["enable-breakable-cuda-graph"] is False
+    assert "stream-output" not in flags
+    assert "cuda-graph-max-bs" not in SGLANG.parse_effective(page("0.5.23")).flags
+
+
+def test_every_deprecated_spelling_of_a_catalogued_version_can_be_read_back() -> None:
+    for version in ("0.5.16", "0.5.23"):
+        catalogue = SGLANG.catalogue(version)
+        respelled = {name: spec for name, spec in catalogue.flags.items() if spec.deprecated and spec.field}
+        fields = {str(spec.field): "seen" for spec in respelled.values()}
+
+        flags = SGLANG.parse_effective({"version": version, **fields}).flags
+
+        assert respelled.keys() <= flags.keys()
+        assert {flags[name] for name, spec in respelled.items() if spec.constant is None} == {"seen"}

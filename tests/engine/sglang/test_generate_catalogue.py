@@ -36,6 +36,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--config", type=json_list_type, default=[])
     result.add_argument("--gemm-backend", dest="gemm_runner_backend")
     result.add_argument("--old", action=DeprecatedAliasStoreAction, new_flag="--new")
+    result.add_argument(
+        "--no-gemm",
+        action=DeprecatedAliasStoreAction,
+        nargs=0,
+        dest="gemm_runner_backend",
+        new_flag="--gemm-backend=none",
+    )
+    result.add_argument("--fast-gemm", action="store_const", const="fast", dest="gemm_runner_backend")
     result.add_argument("--elder", action="store_true", help="[Deprecated] Use --younger instead.")
     result.add_argument("--secret", default=argparse.SUPPRESS)
     return result
@@ -48,6 +56,13 @@ def test_every_kind_of_argument_is_told_by_its_type_and_choices() -> None:
         "elder": {"type": "bool", "default": False, "deprecated": "Use --younger instead"},
         "fraction": {"type": "float"},
         "gemm-backend": {"type": "str", "field": "gemm_runner_backend"},
+        "no-gemm": {
+            "type": "bool",
+            "field": "gemm_runner_backend",
+            "constant": "none",
+            "deprecated": "use --gemm-backend=none",
+        },
+        "fast-gemm": {"type": "bool", "field": "gemm_runner_backend", "constant": "fast"},
         "old": {"type": "str", "deprecated": "use --new"},
         "on": {"type": "bool", "default": False},
         "policy": {"type": "str", "default": "b", "choices": ["b", "a"]},

@@ -1,0 +1,113 @@
+"""What is launched once more, and what says nothing about a candidate: bad luck told apart from bad flags.
+
+In: the trials of a study. Out: which of them are due again, whether the baseline is, and which failures are
+the world's. Pure. Invariant: a failure that is certain to repeat is never launched again, and a machine on
+which nothing starts never counts against a candidate.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import groupby, takewhile
+
+from autotune.failure import EngineFailure, FailureKind
+from autotune.record import Outcome, Role, TrialRecord
+from autotune.search.confirmation import NumberedTrial
+
+ATTEMPTS = 2
+"""How often a candidate is launched whose measurement was invalid, or a baseline that was unlucky."""
+ALIKE = 3
+"""How many launches in a row may fail alike before any engine was ready."""
+CERTAIN = frozenset(
+    {
+        FailureKind.BAD_ARGUMENT,
+        FailureKind.MODEL_MISSING,
+        FailureKind.IMAGE_MISSING,
+        FailureKind.BIND_SOURCE_MISSING,
+        FailureKind.NO_KV_MEMORY,
+        FailureKind.OUT_OF_MEMORY_LOADING,
+        FailureKind.OUT_OF_MEMORY_CAPTURE,
+        FailureKind.OUT_OF_MEMORY_SERVING,
+    }
+)
+"""Failures that another launch of the same flags on the same nodes meets again."""
+
+
+class SearchEnd(StrEnum):
+    """Why a search ended."""
+
+    LAUNCHES = "launches"
+    TIME = "time"
+    EXHAUSTED = "exhausted"
+    STALLED = "stalled"
+    STOPPED = "stopped"
+
+
+def due_again(trials: Sequence[NumberedTrial]) -> tuple[int, ...]:
+    """Return the search trials whose candidate is to be launched again: cut off, or invalid until now."""
+    by_number = {trial.number: trial for trial in trials}
+    repeated = {trial.again for trial in trials}
+    return tuple(
+        trial.number
+        for trial in trials
+        if trial.record.role is Role.SEARCH
+        and trial.number not in repeated
+        and (
+            trial.record.outcome is Outcome.INTERRUPTED or 0 < _invalid_attempts(trial, by_number) < ATTEMPTS
+        )
+    )
+
+
+def baseline_is_due(trials: Sequence[NumberedTrial]) -> bool:
+    """Whether the baseline is still to be measured, or once more because it had bad luck."""
+    lost = world_failures(trials)
+    own = [
+        trial.record
+        for trial in trials
+        if trial.record.role is Role.BASELINE
+        and trial.record.outcome is not Outcome.INTERRUPTED
+        and trial.number not in lost
+    ]
+    if any(record.outcome is Outcome.MEASURED for record in own):
+        return False
+    if any(record.failure is not None and record.failure.kind in CERTAIN for record in own):
+        return False
+    return len(own) < ATTEMPTS
+
+
+def world_failures(trials: Sequence[NumberedTrial]) -> frozenset[int]:
+    """Return the trials that failed alike, `ALIKE` or more in a row, before the first engine was ready."""
+    runs = _runs_of_failures(trials)
+    return frozenset(trial.number for run in runs if len(run) >= ALIKE for trial in run)
+
+
+def stuck(trials: Sequence[NumberedTrial]) -> EngineFailure | None:
+    """Return the failure that every launch now ends with, None if an engine was ever ready or may be."""
+    if any(trial.record.effective is not None for trial in trials):
+        return None
+    runs = _runs_of_failures(trials)
+    return runs[-1][-1].record.failure if runs and len(runs[-1]) >= ALIKE else None
+
+
+def _runs_of_failures(trials: Sequence[NumberedTrial]) -> list[list[NumberedTrial]]:
+    """Return the launches before the first engine was ready, grouped where neighbours failed alike."""
+    launched = [
+        trial
+        for trial in takewhile(lambda trial: trial.record.effective is None, trials)
+        if trial.record.durations_s and trial.record.outcome is not Outcome.INTERRUPTED
+    ]
+    return [list(run) for failure, run in groupby(launched, lambda each: _failure(each.record)) if failure]
+
+
+def _failure(record: TrialRecord) -> tuple[FailureKind, str] | None:
+    return None if record.failure is None else (record.failure.kind, record.failure.line)
+
+
+def _invalid_attempts(trial: NumberedTrial, by_number: dict[int, NumberedTrial]) -> int:
+    """Return how often the candidate of this trial was measured badly, 0 if this time was not."""
+    if trial.record.outcome is not Outcome.INVALID:
+        return 0
+    count, link = 1, trial.again
+    while link in by_number:
+        count += by_number[link].record.outcome is Outcome.INVALID
+        link = by_number[link].again
+    return count

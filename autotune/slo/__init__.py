@@ -1,0 +1,33 @@
+"""The service-level objectives: what was promised (ceiling, promise), and whether it is kept (verdict)."""
+
+from autotune.slo.ceiling import Ceiling, Objective, Quantity, parse_ceiling, parse_objective
+from autotune.slo.decidable import undecidable
+from autotune.slo.promise import Slo
+from autotune.slo.verdict import (
+    ERROR_RATE,
+    LOOKS,
+    CeilingVerdict,
+    Decision,
+    Verdict,
+    judge,
+    pool,
+    violation,
+)
+
+__all__ = [
+    "ERROR_RATE",
+    "LOOKS",
+    "Ceiling",
+    "CeilingVerdict",
+    "Decision",
+    "Objective",
+    "Quantity",
+    "Slo",
+    "Verdict",
+    "judge",
+    "parse_ceiling",
+    "parse_objective",
+    "pool",
+    "undecidable",
+    "violation",
+]

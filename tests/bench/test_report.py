@@ -1,0 +1,244 @@
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from autotune.bench.curves import charts
+from autotune.bench.page import write_page
+from autotune.bench.picture import write_picture
+from autotune.bench.points import Amount, Sweep, concurrency_ladder, length_sweep, rate_ladder
+from autotune.bench.rows import BenchReport, BenchRow
+from autotune.bench.run import Asked, Bench
+from autotune.bench.search import Range
+from autotune.bench.table import outcome, show, summary_line, write_csv, write_json
+from autotune.bench.target import Target
+from autotune.load.workload import Workload
+from autotune.request import (
+    ClientHealth,
+    Endpoint,
+    LoadResult,
+    OfferedLoad,
+    RequestFailure,
+    RequestFailureKind,
+    RequestPhase,
+)
+from tests.support.simulated import endpoint_of, profile_without_noise, scheduler_of
+
+WORKLOAD = Workload(input_tokens=256, output_tokens=16, seed=5)
+TARGET = Target("http://h:1", "mo<d>el", None, 32_000, is_sglang=False)
+CEILINGS = ("ttft p50 < 1s", "e2e mean < 1us")
+
+
+def simulated() -> Endpoint:
+    profile = profile_without_noise()
+    return endpoint_of(scheduler_of(profile), profile)
+
+
+def bench_on(endpoint: Endpoint, *ceilings: str) -> tuple[Bench, list[str]]:
+    told: list[str] = []
+    bench = Bench(
+        TARGET,
+        Asked(ceilings),
+        lambda _: endpoint,
+        lambda point: told.append(point.label),
+        lambda row: told.append(summary_line(row)),
+    )
+    return bench, told
+
+
+@pytest.fixture(scope="module")
+def report() -> BenchReport:
+    bench, _ = bench_on(simulated(), *CEILINGS)
+    bench.run(
+        [
+            *length_sweep(WORKLOAD, [16, 512], Amount(4)),
+            *concurrency_ladder(WORKLOAD, [1, 4], Amount(40)),
+            *rate_ladder(WORKLOAD, [2.0, 4.0], Amount(30), {}),
+        ]
+    )
+    return bench.report(notes=["a note"])
+
+
+class Spoilt:
+    """Its client is late for the first `bad` loads that are no warm-up; one request of each fails."""
+
+    def __init__(self, bad: int) -> None:
+        self.bad = bad
+        self.salts: list[int] = []
+
+    def run(self, offered: OfferedLoad) -> LoadResult:
+        self.salts.append(offered.salt)
+        result = simulated().run(offered)
+        is_late = offered.salt % 2 == 0 and self.bad > 0
+        self.bad -= is_late
+        refused = RequestFailure(RequestFailureKind.HTTP_STATUS, RequestPhase.HEADERS, "503")
+        first, *others = result.records
+        records = (replace(first, failure=refused), *others)
+        health = ClientHealth(9.0 if is_late else 0.0, 0.1, len(result.records))
+        return LoadResult(records, health)
+
+
+def test_points_are_told_as_they_begin_and_end() -> None:
+    bench, told = bench_on(simulated(), "ttft max < 60s")
+    bench.run(concurrency_ladder(WORKLOAD, [2], Amount(6)))
+    assert told[0] == "concurrency 2"
+    assert told[1].startswith("concurrency 2: TTFT p50 ")
+    assert told[1].endswith("tok/s  met")
+
+
+@pytest.mark.parametrize(("bad", "is_invalid", "loads"), [(0, False, 2), (1, False, 3), (2, True, 3)])
+def test_a_point_that_the_client_spoilt_is_measured_once_more(bad: int, is_invalid: bool, loads: int) -> None:
+    endpoint = Spoilt(bad)
+    bench, _ = bench_on(endpoint)
+    row = bench.measure(concurrency_ladder(WORKLOAD, [2], Amount(6))[0])
+    assert (row.invalid is not None) == is_invalid
+    assert len(endpoint.salts) == len(set(endpoint.salts)) == loads
+    assert row.client is not None
+    lines = outcome(bench.report())
+    assert any("1 http_status" in line for line in lines)
+    assert any("INVALID: the load generator ran" in line for line in lines) == is_invalid
+    assert len(charts(bench.report())) == 0
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "line"),
+    [
+        ("output_throughput > 1 tok/s", "search: concurrency 8 keeps the ceilings; no higher load was tried"),
+        ("tpot max < 1us", "search: no load keeps the ceilings"),
+    ],
+)
+def test_a_search_tells_what_it_found(ceiling: str, line: str) -> None:
+    bench, _ = bench_on(simulated(), ceiling)
+    found = bench.search(WORKLOAD, Range(1, 8, is_whole=True), Amount(20), {})
+    report = bench.report(found)
+    assert line in outcome(report)
+    assert report.has_missed == (found.kept is None)
+
+
+def test_the_speed_of_a_single_stream_is_told() -> None:
+    bench, _ = bench_on(simulated())
+    row = bench.measure(concurrency_ladder(WORKLOAD, [1], Amount(5), Sweep.SINGLE)[0])
+    assert row.figures.tpot is not None
+    speed = 1 / row.figures.tpot.p50.value
+    assert outcome(bench.report()) == [
+        f"single stream: concurrency 1: one user reads {speed:.1f} tokens/s (1 / median TPOT)"
+    ]
+
+
+def test_a_spoilt_point_is_neither_kept_nor_called_slow() -> None:
+    bench, _ = bench_on(Spoilt(99), "ttft max < 60s")
+    found = bench.search(WORKLOAD, Range(1, 8, is_whole=True), Amount(20), {})
+    assert (found.kept, found.missed, found.was_spoilt) == (None, 1, True)
+    swept, _ = bench_on(Spoilt(99), "ttft max < 60s")
+    swept.run(concurrency_ladder(WORKLOAD, [1], Amount(4)))
+    assert swept.report().has_missed
+    kept = found.model_copy(update={"kept": 1.0, "missed": 2.0})
+    assert "concurrency 1 keeps the ceilings, 2 spoilt by this client" in "".join(outcome(bench.report(kept)))
+
+
+def test_a_search_for_a_rate_ends_between_two_rates() -> None:
+    bench, _ = bench_on(simulated(), "e2e p50 < 400ms")
+    found = bench.search(WORKLOAD, Range(1, 4096, is_whole=False), Amount(60), {"arrivals": "constant"})
+    assert found.kept is not None
+    assert found.missed is not None
+    assert found.kept < found.missed
+    assert {row.sweep for row in bench.rows} == {Sweep.SEARCH}
+    assert f"search: rate {found.kept:g} keeps the ceilings, {found.missed:g} does not" in outcome(
+        bench.report(found)
+    )
+
+
+def test_rows_hold_figures_ceilings_and_what_was_asked(report: BenchReport) -> None:
+    assert report.has_missed
+    assert [row.x for row in report.rows] == [16, 512, 1, 4, 2, 4]
+    for row in report.rows:
+        assert [(each.text, str(each.decision)) for each in row.ceilings][1] == (CEILINGS[1], "missed")
+        assert row.template_tokens == 0
+        assert row.figures.goodput_rps is not None
+    assert report.rows[0].figures.ttft is not None
+    assert report.rows[1].figures.ttft is not None
+    assert report.rows[0].figures.ttft.mean < report.rows[1].figures.ttft.mean
+
+
+def test_a_report_survives_being_written(report: BenchReport, tmp_path: Path) -> None:
+    write_json(report, tmp_path / "b.json")
+    assert BenchReport.model_validate_json((tmp_path / "b.json").read_text()) == report
+    assert json.loads((tmp_path / "b.json").read_text())["rows"][0]["figures"]["ttft"]["p95"]["value"] > 0
+
+
+def test_the_csv_has_a_line_for_every_point(report: BenchReport, tmp_path: Path) -> None:
+    write_csv(report, tmp_path / "b.csv")
+    lines = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
+    assert [line["load"] for line in lines[2:]] == ["concurrency 1", "concurrency 4", "rate 2", "rate 4"]
+    assert float(lines[0]["ttft_p95_s"]) > 0
+    assert {line["missed"] for line in lines} == {CEILINGS[1]}
+    write_csv(report.model_copy(update={"rows": ()}), tmp_path / "empty.csv")
+    assert (tmp_path / "empty.csv").read_text() == "sweep\n"
+
+
+def test_the_table_can_be_read_on_a_narrow_terminal(
+    report: BenchReport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(report, Console(width=40))
+    told = capsys.readouterr().out
+    assert "TTFT p50" in told
+    assert "95 % interval" in told
+    assert "…" not in told
+    assert "mo<d>el at http://h:1" in told
+    assert "a note" in told
+    assert told.count("e2e mean < 1us: missed") == 6
+
+
+def test_every_sweep_is_drawn(report: BenchReport, tmp_path: Path) -> None:
+    drawn = charts(report)
+    assert [chart.title for chart in drawn] == [
+        "Time to the first token by prompt length",
+        *(f"{what} by concurrency" for what in _LOAD_CHARTS),
+        *(f"{what} by rate" for what in _LOAD_CHARTS),
+    ]
+    for chart in drawn:
+        for series in chart.series:
+            assert all(
+                low <= y <= high for low, y, high in zip(series.low, series.y, series.high, strict=True)
+            )
+    write_page(report, tmp_path / "b.html")
+    page = (tmp_path / "b.html").read_text()
+    assert page.count("<h2>") == 7
+    assert page.count("cdn.plot.ly") <= page.count("plotly.js v")
+    assert "mo&lt;d&gt;el" in page
+    assert "<d>" not in page
+    assert '<script src="http' not in page
+
+
+_LOAD_CHARTS = ("Time to the first token", "Time per token", "Output throughput")
+
+
+def test_a_picture_is_drawn_or_told_why_not(
+    report: BenchReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plots" / "b.png"
+    assert write_picture(report, path) is None
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert list(path.parent.iterdir()) == [path]
+    single = report.model_copy(update={"rows": report.rows[:1]})
+    assert "two points" in (write_picture(single, path) or "")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "autotune[bench-png]" in (write_picture(report, path) or "")
+
+
+def test_what_a_server_did_not_measure_is_a_dash(
+    report: BenchReport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = dict.fromkeys(("ttft", "tpot", "itl"))
+    figures = report.rows[0].figures.model_copy(update=nothing)
+    row: BenchRow = report.rows[0].model_copy(update={"figures": figures, "ceilings": ()})
+    second = row.model_copy(update={"x": 99.0})
+    bare = report.model_copy(update={"rows": (row, second)})
+    show(bare, Console())
+    assert " - " in capsys.readouterr().out
+    assert charts(bare) == []

@@ -1,0 +1,57 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autotune.errors import ConfigError
+from autotune.study import load_study, read_study, save_study
+from tests.support.tokenizer import write_tokenizer
+
+SPACE: dict[str, Any] = {
+    "version": "0.5.23",
+    "model": "m",
+    "launcher": "simulated",
+    "profile": "llama-8b-1xh100",
+    "tune": {"chunked-prefill-size": {"int": [512, 8192]}},
+}
+
+
+def written(folder: Path, workload: dict[str, Any], load: dict[str, Any]) -> tuple[Path, Path]:
+    slo = {
+        "workload": {"input_tokens": 64, "output_tokens": 8, **workload},
+        "load": [load],
+        "objective": "maximise output_throughput at rate 4",
+    }
+    paths = folder / "space.yaml", folder / "slo.yaml"
+    for path, data in zip(paths, (SPACE, slo), strict=True):
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return paths
+
+
+def test_a_tokenizer_and_a_trace_are_looked_for_beside_the_slo(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    write_tokenizer(tmp_path)
+    (tmp_path / "trace.csv").write_text("timestamp_s\n1\n2\n5\n")
+    load = {"rate": 4, "trace": "trace.csv", "requests": 3}
+    study = read_study(*written(tmp_path, {"tokenizer": "tokenizer.json"}, load)).study
+    assert study.slo.workload.tokenizer == (tmp_path / "tokenizer.json").resolve()
+    assert study.slo.load[0].trace == (tmp_path / "trace.csv").resolve()
+    save_study(study, tmp_path / "run")
+    assert load_study(tmp_path / "run") == study
+
+
+@pytest.mark.parametrize(
+    ("workload", "load", "message"),
+    [
+        ({}, {"trace": "none.csv", "requests": 3}, "trace cannot be read"),
+        ({}, {"trace": "trace.csv", "requests": 9}, "has 2 requests, 9 were asked"),
+        ({"tokenizer": "none.json"}, {"requests": 3}, "tokenizer cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_before_a_launch(
+    tmp_path: Path, workload: dict[str, Any], load: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "trace.csv").write_text("timestamp_s\n1\n2\n")
+    with pytest.raises(ConfigError, match=message):
+        read_study(*written(tmp_path, workload, {"rate": 4, **load}))
