@@ -45,10 +45,12 @@ class Ticket:
         self._changed.set()
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yield after each change; changes that come faster than they are taken are one."""
-        while self.ended_s is None:
+        """Yield after each change, the end last; changes that come faster than they are taken are one."""
+        is_over = False
+        while not is_over:
             await self._changed.wait()
             self._changed.clear()
+            is_over = self.ended_s is not None
             yield
 
     async def wait(self) -> None:
