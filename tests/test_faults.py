@@ -13,10 +13,11 @@ import pytest
 
 from autotune.record import Outcome, Role
 from autotune.search.ledger import StudyHistory, read_history
+from tests.support.environment import without_coverage
 
 ROOT = Path(__file__).parents[1]
 INPUTS = ("search_spaces/llama-8b-1xh100.yaml", "slo/ttft-p95-10s-at-50.yaml")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = without_coverage() | {"PYTHONPATH": str(ROOT)}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -78,6 +79,14 @@ def test_a_study_killed_at_any_phase_ends_with_the_same_set_of_trials(
     _assert_whole(read_history(tmp_path))
 
 
+@pytest.fixture
+def hang_up_is_not_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is, and children inherit that
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up_is_not_ignored")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_ends_with_a_message_and_the_same_command_goes_on(
     tmp_path: Path, stop: signal.Signals

@@ -25,6 +25,7 @@ from autotune.search.ledger import StudyHistory, read_history
 from autotune.space import SearchSpace
 from autotune.study import owner_of
 from tests.real_engine.cpu import SOCKET_VARIABLE
+from tests.support.environment import without_coverage
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
 
@@ -179,8 +180,10 @@ def test_the_raw_records_hold_every_token(history: StudyHistory) -> None:
 def test_ctrl_c_leaves_no_server_and_no_port(folder: Path, command: list[str]) -> None:
     arguments = ["interrupted" if each == "real" else each for each in command]
     with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+        arguments,
+        env=without_coverage(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
             if re.match(r"trial +0 ", line):
