@@ -268,6 +268,11 @@ class Measurement:
         )
 
 
+LEAST_WINDOW = 0.5
+"""A steady window is longer than this share of a usual request: waves in step end and start at once, and a
+rate over the moment between two of them would be many times the engine's."""
+
+
 def opening_wave(requests: int, concurrency: int | None) -> int:
     """Return how many of the requests of a load point are left out of its latencies."""
     return concurrency if concurrency is not None and requests >= 2 * concurrency else 0
@@ -283,7 +288,8 @@ def measure(records: Sequence[RequestRecord], *, concurrency: int | None) -> Mea
     started = sorted(ordered, key=lambda record: (record.scheduled_s, record.index))
     first_end_s = min(record.ended_s for record in ordered)
     window = (max(first_end_s, started[opening - 1].scheduled_s), started[-1].scheduled_s)
-    if window[1] <= window[0]:
+    usual_s = float(np.median([record.ended_s - record.scheduled_s for record in ordered]))
+    if window[1] - window[0] <= LEAST_WINDOW * usual_s:
         return Measurement(ordered, ordered, whole, is_steady=False, is_open_loop=False)
     return Measurement(ordered, tuple(started[opening:]), (window,), is_steady=True, is_open_loop=False)
 

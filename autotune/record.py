@@ -90,6 +90,11 @@ class TrialRecord(Frozen):
         """Everything the trial took."""
         return sum(self.durations_s.values())
 
+    @property
+    def is_lost_to_node(self) -> bool:
+        """Whether a node failed under it, which says nothing about its candidate."""
+        return self.failure is not None and self.failure.kind.is_of_the_node
+
     def to_candidate(self) -> Candidate:
         """Return the candidate that was asked for."""
         return Candidate.of(self.candidate)

@@ -29,14 +29,15 @@ STUDY_FILE = "study.yaml"
 class Study(Frozen):
     """What is asked: everything that decides which trials make sense together.
 
-    `dataset_sha256`: the content of the workload's dataset, if it has one; its name alone says little.
+    `inputs_sha256`: the content of every file that the SLO names (dataset, tokenizer, traces), by what it is
+    for; a path alone says little.
     """
 
     name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=100)
     space: SearchSpace
     slo: Slo
     seed: int = 0
-    dataset_sha256: str | None = None
+    inputs_sha256: dict[str, str] = Field(default={})
 
     @property
     def identity(self) -> str:
@@ -79,14 +80,6 @@ def read_study(
         *_expression_problems(space, space_file),
         *_launcher_problems(space, space_file),
     ]
-    dataset_sha256 = None
-    if slo.workload.dataset is not None:
-        dataset = slo_path.parent / slo.workload.dataset
-        read_dataset(dataset)
-        dataset_sha256 = hashlib.sha256(dataset.read_bytes()).hexdigest()
-        slo = slo.model_copy(
-            update={"workload": slo.workload.model_copy(update={"dataset": dataset.resolve()})}
-        )
     slo = _with_files(slo, slo_path.parent)
     if problems:
         raise ConfigError(problems)
@@ -95,7 +88,7 @@ def read_study(
         raise ConfigError(
             f"--study {name!r}: a name has letters, digits, '.', '_' and '-', at most 100 of them"
         )
-    study = Study(name=name, space=space, slo=slo, seed=seed, dataset_sha256=dataset_sha256)
+    study = Study(name=name, space=space, slo=slo, seed=seed, inputs_sha256=_inputs_sha256(slo))
     return StudyDraft(study, (*_warnings(space), *_undecidable(slo, slo_file)))
 
 
@@ -155,8 +148,10 @@ def _both(space_file: Document, slo_file: Document) -> tuple[SearchSpace, Slo]:
 def _flag_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
     """Check every flag and value against the catalogue of the engine's version."""
     catalogue = dialect_of(space.engine).catalogue(space.version)
-    for section, name, value in _written_values(space):
-        message = catalogue.check(name, value)
+    checked = (
+        (section, name, catalogue.check(name, value)) for section, name, value in _written_values(space)
+    )
+    for section, name, message in dict.fromkeys(checked):  # two values of a flag may be wrong alike
         if message is not None:
             yield document.problem((section, name), message)
     for name, value in space.baseline.items():
@@ -228,20 +223,37 @@ def _undecidable(slo: Slo, document: Document) -> Iterator[str]:
 
 
 def _with_files(slo: Slo, folder: Path) -> Slo:
-    """Return the SLO with whole paths of its tokenizer and traces; each is read once, so that it can be."""
+    """Return the SLO with whole paths of its files; each is read once, so that it can be."""
     workload = slo.workload
-    if workload.tokenizer is not None:
-        workload = workload.model_copy(update={"tokenizer": (folder / workload.tokenizer).resolve()})
+    names = {"dataset": workload.dataset, "tokenizer": workload.tokenizer}
+    whole = {key: (folder / name).resolve() for key, name in names.items() if name is not None}
+    workload = workload.model_copy(update=whole)
     load = tuple(
         point if point.trace is None else point.model_copy(update={"trace": (folder / point.trace).resolve()})
         for point in slo.load
     )
+    if workload.dataset is not None:
+        read_dataset(workload.dataset)
     for point in load:
         if point.trace is not None:
             offer(workload, point, salt=0)
     if workload.tokenizer is not None:
         text_maker(workload.tokenizer)
     return slo.model_copy(update={"workload": workload, "load": load})
+
+
+def _inputs_sha256(slo: Slo) -> dict[str, str]:
+    """Return the hash of every file that the SLO names."""
+    inputs = {
+        "dataset": slo.workload.dataset,
+        "tokenizer": slo.workload.tokenizer,
+        **{f"trace at {point.label}": point.trace for point in slo.load},
+    }
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in inputs.items()
+        if path is not None
+    }
 
 
 def _study_name(space_path: Path, slo_path: Path) -> str:
@@ -254,7 +266,7 @@ def _first_difference(stored: Study, asked: Study) -> str:
             **study.space.model_dump(mode="json"),
             **study.slo.model_dump(mode="json"),
             "seed": study.seed,
-            "the dataset's content": study.dataset_sha256,
+            **{f"the content of the {name}": sha256 for name, sha256 in study.inputs_sha256.items()},
         }
         for study in (stored, asked)
     )

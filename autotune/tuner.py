@@ -29,6 +29,7 @@ from autotune.search.repeats import (
     SearchEnd,
     baseline_is_due,
     due_again,
+    lost_nodes,
     stuck,
     world_failures,
 )
@@ -190,7 +191,7 @@ class _Tuner:
         """Take one asked trial to its told record.
 
         Raises:
-            InfrastructureError: nothing starts on these nodes, whatever the candidate.
+            InfrastructureError: nothing starts on these nodes, whatever the candidate, or they keep failing.
         """
         self.observe(PhaseBegan(asked, "asked"))
         record = self._without_launch(asked) or self._launch(asked)
@@ -198,10 +199,15 @@ class _Tuner:
         self.ledger.tell(asked, record)
         if record.outcome is Outcome.INTERRUPTED:
             self.cut_off.add(asked.number)
-        if record.outcome is Outcome.INVALID and asked.role is Role.CONFIRMATION:
+        if (
+            record.outcome is Outcome.INVALID
+            and asked.role is Role.CONFIRMATION
+            and not record.is_lost_to_node
+        ):
             self.spoilt_confirmations += 1
         self._take_in((*self.finished, NumberedTrial(asked.number, record, asked.again)))
         self.observe(TrialEnded(asked, record, self._left_s()))
+        self._refuse_lost_nodes(record)
         self._refuse_a_dead_world(record)
         return record
 
@@ -265,6 +271,16 @@ class _Tuner:
             return None
         reserved_s = reserve_s(self.budget, self.finished) if role is Role.SEARCH else 0.0
         return self.deadline_s - reserved_s - teardown_s(self.finished)
+
+    def _refuse_lost_nodes(self, record: TrialRecord) -> None:
+        failure = lost_nodes(self.finished)
+        if failure is None or not record.is_lost_to_node:
+            return
+        raise InfrastructureError(
+            f"the nodes do not serve this study: {failure.kind}: {failure.line}\n"
+            f"    The logs are under {self.folder / 'trials'}. Put it right and run the same command again; "
+            "these launches count against no candidate and no number of launches, only against the time."
+        )
 
     def _refuse_a_dead_world(self, record: TrialRecord) -> None:
         failure = stuck(self.finished)

@@ -74,6 +74,22 @@ def test_a_closed_loop_of_a_single_wave_is_taken_whole() -> None:
     assert not measure(steady_records([], concurrency=4), concurrency=4).is_steady
 
 
+def test_waves_in_step_leave_no_window_to_take_a_rate_from() -> None:
+    # four slots whose requests end within 3 ms of each other: between them lies next to no time
+    starts_s = [0.0, 0.0, 0.0, 0.0, 1.0, 1.001, 1.002, 1.003]
+    ends = [1.0, 1.001, 1.002, 1.003] * 2
+    records = [
+        record(index, sent_s=at, chunks=((0.5, 9), (end, 1)))
+        for index, (at, end) in enumerate(zip(starts_s, ends, strict=True))
+    ]
+
+    measurement = measure(records, concurrency=4)
+
+    assert not measurement.is_steady
+    assert measurement.rate(Metric.REQUEST_THROUGHPUT) == pytest.approx(4, rel=0.01)
+    assert measurement.rate(Metric.OUTPUT_THROUGHPUT) == pytest.approx(40, rel=0.01)
+
+
 def test_rates_are_taken_over_the_steady_window() -> None:
     # one slot, each request 0.2 s with 2 tokens: 10 tokens, 5 requests per second
     records = steady_records([0.1] * 50, concurrency=1)

@@ -3,9 +3,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from autotune.preflight import preflight
 from autotune.space import SearchSpace
 from autotune.study import Study
+from tests.support.installed import installed_sglang
 from tests.support.trials import STUDY
 
 
@@ -87,20 +90,21 @@ def test_a_taken_rendezvous_port_matters_only_to_several_nodes() -> None:
         assert any("rendezvous_port" in each for each in _problems(rendezvous_port=port, nodes=two))
 
 
-def _script(folder: Path, name: str, text: str) -> str:
-    path = folder / name
-    path.write_text(text)
-    path.chmod(0o755)
-    return str(path)
+def test_secrets_that_are_set_and_simulated_studies_need_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SET_HERE", "1")
+
+    assert _problems(environment_from=["SET_HERE"]) == []
+    assert _problems(launcher="simulated", environment_from=["NOT_SET_ANYWHERE"], command=["no-such"]) == []
 
 
-def _install(folder: Path, version: str) -> dict[str, str]:
-    """An engine that python finds, as an environment."""
-    (folder / "sglang").mkdir()
-    (folder / "sglang" / "__init__.py").write_text("raise SystemExit('must not be imported')")
-    (folder / "sglang.dist-info").mkdir()
-    (folder / "sglang.dist-info" / "METADATA").write_text(f"Name: sglang\nVersion: {version}\n")
-    return {"PYTHONPATH": str(folder)}
+def test_the_nodes_of_the_docker_launcher_are_asked_and_this_machine_is_not() -> None:
+    node = {"name": "node7", "gpus": 1, "docker": "unix:///no/such/docker.sock"}
+
+    problems = _problems(launcher="docker", image="i", nodes=[node], command=["no-such-program"])
+
+    assert problems
+    assert "node7" in problems[0]
+    assert not any("no-such-program" in problem for problem in problems)
 
 
 def test_an_engine_that_is_not_installed_is_named() -> None:
@@ -110,33 +114,34 @@ def test_an_engine_that_is_not_installed_is_named() -> None:
     assert "has no package 'no_such_engine'" in problems[0]
 
 
-def test_an_engine_of_another_version_is_named_whichever_way_it_is_started(tmp_path: Path) -> None:
-    environment = _install(tmp_path, "0.5.16")
-    (tmp_path / "bin").mkdir()
-    script = _script(tmp_path / "bin", "sglang", f"#!{sys.executable}\n")
+def test_an_engine_of_another_version_is_named_with_its_remedy(tmp_path: Path) -> None:
+    environment = installed_sglang(tmp_path, "0.5.16")
 
-    for command in ([sys.executable, "-m", "sglang.launch_server"], [script, "serve"]):
-        problems = _problems(command=command, environment=environment)
-        assert len(problems) == 1
-        assert "has sglang 0.5.16, not 0.5.23" in problems[0]
-        assert 'version: "0.5.16"' in problems[0]
+    problems = _problems(command=[sys.executable, "-m", "sglang.launch_server"], environment=environment)
+
+    assert len(problems) == 1
+    assert "has sglang 0.5.16, not 0.5.23" in problems[0]
+    assert 'version: "0.5.16"' in problems[0]
 
 
-def test_the_engine_of_the_right_version_is_no_problem(tmp_path: Path) -> None:
-    environment = _install(tmp_path, "0.5.23+cu129")
+@pytest.mark.parametrize("version", ["0.5.23", "0.5.23+cu129"])
+def test_the_engine_of_the_right_version_is_no_problem(tmp_path: Path, version: str) -> None:
+    environment = installed_sglang(tmp_path, version)
 
     assert _problems(command=[sys.executable, "-m", "sglang.launch_server"], environment=environment) == []
 
 
-def test_what_does_not_tell_its_interpreter_is_not_asked(tmp_path: Path) -> None:
-    (tmp_path / "sglang").write_bytes(b"\x7fELF")
-    (tmp_path / "sglang").chmod(0o755)
+def test_a_program_that_does_not_tell_its_engine_is_no_problem(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("#!/bin/sh\n")
+    mine.chmod(0o755)
 
-    assert _problems(command=[str(tmp_path / "sglang"), "serve"]) == []
-    assert _problems(command=[_script(tmp_path, "mine", "#!/bin/sh\n")]) == []
+    assert _problems(command=[str(mine)]) == []
 
 
 def test_an_interpreter_that_fails_is_named(tmp_path: Path) -> None:
-    broken = _script(tmp_path, "python3", "#!/bin/sh\nexit 3\n")
+    broken = tmp_path / "python3"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
 
-    assert "does not run" in _problems(command=[broken, "-m", "sglang.launch_server"])[0]
+    assert "does not run" in _problems(command=[str(broken), "-m", "sglang.launch_server"])[0]

@@ -76,6 +76,12 @@ def test_what_the_engine_would_not_understand_is_said_with_its_place(
         assert part in message
 
 
+def test_a_flag_that_does_not_exist_is_said_once_however_many_values_it_has(tmp_path: Path) -> None:
+    told = _problems(tmp_path, {"tune": {"cuda-graph-max-bs": {"choices": [8, 64, 256]}}})
+
+    assert told.count("has no flag 'cuda-graph-max-bs'") == 1
+
+
 def test_both_files_complain_at_once(tmp_path: Path) -> None:
     message = _problems(tmp_path, {"modle": "x"}, {"ceilings": ["ttft p95 < 10 at concurrency 4"]})
 
@@ -135,7 +141,7 @@ def test_a_dataset_with_other_content_makes_another_study(tmp_path: Path) -> Non
     save_study(read_study(*paths).study, tmp_path / "run")
     dataset.write_text('{"prompt": "good bye"}\n')
 
-    with pytest.raises(StudyError, match=r"\"the dataset's content\" differs"):
+    with pytest.raises(StudyError, match="'the content of the dataset' differs"):
         save_study(read_study(*paths).study, tmp_path / "run")
 
 

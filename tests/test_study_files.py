@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from autotune.errors import ConfigError
+from autotune.errors import ConfigError, StudyError
 from autotune.study import load_study, read_study, save_study
 from tests.support.tokenizer import write_tokenizer
 
@@ -55,3 +55,32 @@ def test_a_file_that_cannot_be_used_is_told_before_a_launch(
     (tmp_path / "trace.csv").write_text("timestamp_s\n1\n2\n")
     with pytest.raises(ConfigError, match=message):
         read_study(*written(tmp_path, workload, {"rate": 4, **load}))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("tokenizer.json", "tokenizer"), ("a.csv", "trace at rate 4"), ("p.jsonl", "dataset")]
+)
+def test_an_input_file_with_other_content_makes_another_study(tmp_path: Path, name: str, what: str) -> None:
+    pytest.importorskip("tokenizers")
+    write_tokenizer(tmp_path)
+    (tmp_path / "a.csv").write_text("timestamp_s\n1\n2\n5\n")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "hello"}\n')
+    with_dataset = {"dataset": "p.jsonl", "input_tokens": None}
+    workload = with_dataset if what == "dataset" else {"tokenizer": "tokenizer.json"}
+    paths = written(tmp_path, workload, {"rate": 4, "trace": "a.csv", "requests": 3})
+    study = read_study(*paths).study
+    save_study(study, tmp_path / "run")
+    save_study(read_study(*paths).study, tmp_path / "run")
+    with (tmp_path / name).open("a") as file:
+        file.write("\n" if what != "trace at rate 4" else "6\n")
+
+    with pytest.raises(StudyError, match=f"'the content of the {what}' differs"):
+        save_study(read_study(*paths).study, tmp_path / "run")
+    assert study.inputs_sha256.keys() > {"trace at rate 4"}
+
+
+def test_a_study_without_input_files_keeps_the_identity_it_always_had(tmp_path: Path) -> None:
+    study = read_study(*written(tmp_path, {}, {"rate": 4, "requests": 3})).study
+    asked = study.model_dump(mode="json", by_alias=True, exclude={"name"}, exclude_defaults=True)
+    assert study.inputs_sha256 == {}
+    assert asked.keys() == {"space", "slo"}

@@ -25,6 +25,15 @@ from tests.support.trials import STUDY
 OVERLOADED = ClientHealth(loop_lag_p99_s=9.0, cpu_ratio=1.0, peak_in_flight=4)
 ORDER = TrialOrder(7, Role.SEARCH, Candidate.of({"max-running-requests": 16}), None, measure_all=False)
 
+OF_THE_NODE = {
+    FailureKind.IMAGE_MISSING,
+    FailureKind.BIND_SOURCE_MISSING,
+    FailureKind.NAME_TAKEN,
+    FailureKind.DRIVER_ERROR,
+    FailureKind.NODE_LOST,
+    FailureKind.DAEMON_UNREACHABLE,
+}
+
 
 def _run(
     launcher: ScriptedLauncher,
@@ -90,6 +99,18 @@ def test_an_engine_that_does_not_start_is_a_failure_with_its_evidence(tmp_path: 
     assert record.failure == NO_KV
     assert record.objectives is None
     assert record.durations_s["launch"] == pytest.approx(65.0)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_only_the_failure_of_a_node_leaves_the_candidate_unjudged(tmp_path: Path, kind: FailureKind) -> None:
+    failure = EngineFailure(kind=kind, phase=StartPhase.PROCESS, line="what it said")
+
+    record = _run(ScriptedLauncher(lambda *_: Script(start_failure=failure)), tmp_path)
+
+    assert record.failure == failure
+    assert record.outcome is (Outcome.INVALID if kind in OF_THE_NODE else Outcome.FAILED)
+    assert record.is_lost_to_node is (kind in OF_THE_NODE)
+    assert record.reason == (f"{kind}: what it said" if kind in OF_THE_NODE else None)
 
 
 def test_an_engine_that_dies_under_load_is_a_failure_and_its_records_are_kept(tmp_path: Path) -> None:

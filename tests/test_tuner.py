@@ -18,6 +18,7 @@ from autotune.tuner import Event, PhaseBegan, Recovered, TrialEnded, tune
 from tests.support.scripted import CRASH, NO_KV, Script, ScriptedLauncher
 from tests.support.trials import STUDY, with_goals
 
+LOST = EngineFailure(kind=FailureKind.NODE_LOST, phase=StartPhase.PROCESS, line="node1 was lost")
 SMALL = Budget(launches=6, finalists=2, rounds=2)
 
 
@@ -179,6 +180,68 @@ def test_nodes_on_which_nothing_starts_stop_the_study_and_cost_no_candidate(tmp_
     assert "max-running-requests" not in repaired.launches[0]
     assert history.answer is not None
     assert history.answer.kind is AnswerKind.IMPROVED
+
+
+@pytest.mark.parametrize("launch_of_failure", [0, 2, 7], ids=["baseline", "search", "confirmation"])
+def test_a_trial_under_which_a_node_was_lost_is_launched_again_and_costs_nothing(
+    tmp_path: Path, launch_of_failure: int
+) -> None:
+    def lost_once(flags: dict[str, str], launch: int) -> Script:
+        lost = launch in (launch_of_failure, launch_of_failure + 1)
+        return Script(start_failure=LOST) if lost else _faster_with_more_slots(flags, launch)
+
+    launcher = ScriptedLauncher(lost_once)
+
+    history = _tune(launcher, tmp_path)
+
+    again = launcher.launches[launch_of_failure : launch_of_failure + 3]
+    assert again == [again[0]] * 3
+    launched = [trial.record for trial in history.trials if trial.record.durations_s]
+    assert [record.outcome for record in launched].count(Outcome.INVALID) == 2
+    measured = [record.role for record in launched if record.outcome is Outcome.MEASURED]
+    assert measured == [Role.BASELINE] + [Role.SEARCH] * 5 + [Role.CONFIRMATION] * 6
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.IMPROVED
+
+
+@pytest.mark.parametrize("first", [0, 2, 7], ids=["baseline", "search", "confirmation"])
+def test_nodes_that_stay_lost_stop_the_study_which_goes_on_once_they_are_back(
+    tmp_path: Path, first: int
+) -> None:
+    def lost_from_then_on(flags: dict[str, str], launch: int) -> Script:
+        assert launch < first + 5  # else the study would go on for ever
+        line = f"node1 was lost in launch {launch}"
+        lost = LOST.model_copy(update={"line": line})
+        return Script(start_failure=lost) if launch >= first else _faster_with_more_slots(flags, launch)
+
+    launcher = ScriptedLauncher(lost_from_then_on)
+
+    with pytest.raises(InfrastructureError, match="node_lost: node1 was lost in launch") as caught:
+        _tune(launcher, tmp_path)
+
+    assert len(launcher.launches) == first + 3
+    assert "run the same command again" in str(caught.value)
+    repaired = ScriptedLauncher(_faster_with_more_slots)
+    history = _tune(repaired, tmp_path)
+    assert repaired.launches[0] == launcher.launches[-1]
+    assert len(repaired.launches) == 12 - first
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.IMPROVED
+
+
+def test_an_image_that_a_node_lacks_stops_the_study_at_once(tmp_path: Path) -> None:
+    missing = LOST.model_copy(update={"kind": FailureKind.IMAGE_MISSING})
+
+    def lacks_it(_flags: dict[str, str], launch: int) -> Script:
+        assert launch < 5  # else the study would go on for ever
+        return Script(start_failure=missing)
+
+    launcher = ScriptedLauncher(lacks_it)
+
+    with pytest.raises(InfrastructureError, match="image_missing"):
+        _tune(launcher, tmp_path)
+
+    assert len(launcher.launches) == 1
 
 
 def test_failures_of_candidates_do_not_stop_a_study_once_an_engine_was_ready(tmp_path: Path) -> None:

@@ -56,13 +56,15 @@ class BenchRow(Frozen):
 class SearchResult(Frozen):
     """The largest load that kept the ceilings and the smallest that missed; None if none did.
 
-    `was_spoilt`: at the latter the client, and not the server, was at its end.
+    `was_spoilt`: at the latter the client, and not the server, was at its end. `is_undecided`: at the former
+    a ceiling was kept by its value, but by too few requests to say so.
     """
 
     kind: str
     kept: float | None
     missed: float | None
     was_spoilt: bool = False
+    is_undecided: bool = False
 
 
 class BenchReport(Frozen):

@@ -82,6 +82,7 @@ class Bench:
             kept=found.kept,
             missed=found.missed,
             was_spoilt=any(row.invalid is not None and row.x == found.missed for row in self.rows),
+            is_undecided=any(_is_undecided(row) and row.x == found.kept for row in self.rows),
         )
 
     def report(self, search: SearchResult | None = None, notes: Iterable[str] = ()) -> BenchReport:
@@ -126,3 +127,7 @@ def _keeps(row: BenchRow) -> bool:
     """What is undecided after one measurement counts by its value; a spoilt or failed point keeps nothing."""
     is_kept = all(each.decision is not Decision.MISSED and each.margin_ratio >= 0 for each in row.ceilings)
     return is_kept and row.invalid is None and row.figures.succeeded > 0
+
+
+def _is_undecided(row: BenchRow) -> bool:
+    return any(each.decision is Decision.UNDECIDED for each in row.ceilings)

@@ -151,10 +151,13 @@ def _ceiling_line(ceiling: BenchCeiling) -> str:
 def _search_line(found: SearchResult) -> str:
     if found.kept is None:
         return "search: no load keeps the ceilings"
+    verb = "seems to keep" if found.is_undecided else "keeps"
+    doubt = " (undecided there: needs more --requests)" if found.is_undecided else ""
+    kept = f"search: {found.kind} {found.kept:g} {verb} the ceilings{doubt}"
     if found.missed is None:
-        return f"search: {found.kind} {found.kept:g} keeps the ceilings; no higher load was tried"
+        return f"{kept}; no higher load was tried"
     why = "spoilt by this client" if found.was_spoilt else "does not"
-    return f"search: {found.kind} {found.kept:g} keeps the ceilings, {found.missed:g} {why}"
+    return f"{kept}, {found.missed:g} {why}"
 
 
 def _percentile(latency: Distribution | None, name: str) -> str:

@@ -52,7 +52,8 @@ def _interpreter_of(program: str) -> str | None:
     found = shutil.which(program)
     first = b"" if found is None else Path(found).read_bytes()[:200].partition(b"\n")[0]
     words = first.decode(errors="replace").removeprefix("#!").split()
-    return words[0] if first.startswith(b"#!") and "python" in Path(words[0]).name else None
+    is_python = first.startswith(b"#!") and words and "python" in Path(words[0]).name
+    return words[0] if is_python else None
 
 
 def _probed(interpreter: str, package: str, environment: Mapping[str, str]) -> Installed:

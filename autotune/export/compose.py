@@ -49,6 +49,9 @@ def _service(container: Container) -> dict[str, object]:
     }
     if container.settings.ipc == "host":
         service["ipc"] = "host"
+    if container.settings.memory is not None:
+        service["mem_limit"] = container.settings.memory
+        service["memswap_limit"] = container.settings.memory  # alike: no swap, as in the trial
     return {name: value for name, value in service.items() if value not in ([], {})}
 
 

@@ -43,6 +43,9 @@ def _options(container: Container) -> Iterator[tuple[str, ...]]:
     yield ("--shm-size", container.settings.shm_size)
     if container.settings.ipc == "host":
         yield ("--ipc", "host")
+    if container.settings.memory is not None:
+        yield ("--memory", container.settings.memory)
+        yield ("--memory-swap", container.settings.memory)  # alike: no swap, as in the trial
     yield from (("--ulimit", f"{name}={value}") for name, value in container.settings.ulimits.items())
     yield from (("--cap-add", each) for each in container.settings.capabilities)
     if container.gpus:

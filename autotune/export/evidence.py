@@ -42,7 +42,7 @@ def _evidence(selection: Selection) -> dict[str, object]:
         "marks": list(selection.marks),
         "answer": answer_text(selection.history).splitlines(),
         "study": {"name": study.name, "identity": study.identity},
-        "dataset_sha256": study.dataset_sha256,
+        "inputs_sha256": study.inputs_sha256,
         "seeds": {"search": study.seed, "workload": study.slo.workload.seed},
         "trial": trial.number,
         "versions": _versions(selection),

@@ -7,6 +7,8 @@ nothing, it extrapolates the share over the limit that was seen.
 import math
 
 from autotune.interval import SeenShare
+from autotune.load.arrivals import LoadPoint
+from autotune.metrics import opening_wave
 from autotune.slo import ERROR_RATE, LOOKS, CeilingVerdict, Decision, Slo
 from autotune.slo.verdict import decide_share
 
@@ -24,7 +26,7 @@ def remedy_text(slo: Slo, verdict: CeilingVerdict) -> str:
     factor = load_factor(slo, verdict)
     if factor is None:
         return f"To decide it, {change}; a value so near to its limit may stay undecided."
-    enough = _rounded_up((amount or 0) * factor)
+    enough = _rounded_up(_enough(point, amount or 0, factor))
     return f"By the share seen so far about {enough:g} would decide it: {change} (that is a new study)."
 
 
@@ -38,6 +40,14 @@ def load_factor(slo: Slo, verdict: CeilingVerdict) -> float | None:
             return factor
         factor *= _STEP
     return None
+
+
+def _enough(point: LoadPoint, amount: float, factor: float) -> float:
+    """Return what to ask for so that `factor` times as much counts: a closed loop's opening wave does not."""
+    if point.requests is None or point.concurrency is None:
+        return amount * factor
+    counted = (amount - opening_wave(point.requests, point.concurrency)) * factor
+    return counted + (point.concurrency if counted >= point.concurrency else 0)
 
 
 def _rounded_up(value: float) -> float:

@@ -44,10 +44,14 @@ def allowance_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float | None
 
 
 def launches_used(trials: Sequence[NumberedTrial]) -> int:
-    """Return how many launches of the search were spent; what cost no launch or was cut off is free."""
+    """Return how many launches of the search were spent.
+
+    What cost no launch, was cut off, or was lost to a node is free.
+    """
     return sum(
         trial.record.role is not Role.CONFIRMATION
         and trial.record.outcome is not Outcome.INTERRUPTED
+        and not trial.record.is_lost_to_node
         and bool(trial.record.durations_s)
         for trial in trials
     )

@@ -16,7 +16,7 @@ from autotune.search.confirmation import NumberedTrial
 ATTEMPTS = 2
 """How often a candidate is launched whose measurement was invalid, or a baseline that was unlucky."""
 ALIKE = 3
-"""How many launches in a row may fail alike before any engine was ready."""
+"""How many launches in a row may fail alike before any engine was ready, or be lost to nodes at any time."""
 CERTAIN = frozenset(
     {
         FailureKind.BAD_ARGUMENT,
@@ -43,7 +43,7 @@ class SearchEnd(StrEnum):
 
 
 def due_again(trials: Sequence[NumberedTrial]) -> tuple[int, ...]:
-    """Return the search trials whose candidate is to be launched again: cut off, or invalid until now."""
+    """Return the search trials to be launched again: cut off, lost to a node, or invalid until now."""
     by_number = {trial.number: trial for trial in trials}
     repeated = {trial.again for trial in trials}
     return tuple(
@@ -52,7 +52,9 @@ def due_again(trials: Sequence[NumberedTrial]) -> tuple[int, ...]:
         if trial.record.role is Role.SEARCH
         and trial.number not in repeated
         and (
-            trial.record.outcome is Outcome.INTERRUPTED or 0 < _invalid_attempts(trial, by_number) < ATTEMPTS
+            trial.record.outcome is Outcome.INTERRUPTED
+            or trial.record.is_lost_to_node
+            or 0 < _invalid_attempts(trial, by_number) < ATTEMPTS
         )
     )
 
@@ -65,6 +67,7 @@ def baseline_is_due(trials: Sequence[NumberedTrial]) -> bool:
         for trial in trials
         if trial.record.role is Role.BASELINE
         and trial.record.outcome is not Outcome.INTERRUPTED
+        and not trial.record.is_lost_to_node
         and trial.number not in lost
     ]
     if any(record.outcome is Outcome.MEASURED for record in own):
@@ -88,14 +91,30 @@ def stuck(trials: Sequence[NumberedTrial]) -> EngineFailure | None:
     return runs[-1][-1].record.failure if runs and len(runs[-1]) >= ALIKE else None
 
 
+def lost_nodes(trials: Sequence[NumberedTrial]) -> EngineFailure | None:
+    """Return the failure of a node that every launch now meets, None if the next one may fare better.
+
+    It is one that is certain to repeat, or the last of `ALIKE` in a row: they say nothing about the
+    candidates, so it does not matter whether an engine was ever ready, nor whether they read alike.
+    """
+    row = list(takewhile(lambda each: each.record.is_lost_to_node, reversed(_launched(trials))))
+    last = row[0].record.failure if row else None
+    return last if last is not None and (last.kind in CERTAIN or len(row) >= ALIKE) else None
+
+
 def _runs_of_failures(trials: Sequence[NumberedTrial]) -> list[list[NumberedTrial]]:
     """Return the launches before the first engine was ready, grouped where neighbours failed alike."""
-    launched = [
+    launched = _launched(list(takewhile(lambda trial: trial.record.effective is None, trials)))
+    return [list(run) for failure, run in groupby(launched, lambda each: _failure(each.record)) if failure]
+
+
+def _launched(trials: Sequence[NumberedTrial]) -> list[NumberedTrial]:
+    """Return the trials that cost a launch, and came to its end."""
+    return [
         trial
-        for trial in takewhile(lambda trial: trial.record.effective is None, trials)
+        for trial in trials
         if trial.record.durations_s and trial.record.outcome is not Outcome.INTERRUPTED
     ]
-    return [list(run) for failure, run in groupby(launched, lambda each: _failure(each.record)) if failure]
 
 
 def _failure(record: TrialRecord) -> tuple[FailureKind, str] | None:
@@ -108,6 +127,7 @@ def _invalid_attempts(trial: NumberedTrial, by_number: dict[int, NumberedTrial])
         return 0
     count, link = 1, trial.again
     while link in by_number:
-        count += by_number[link].record.outcome is Outcome.INVALID
+        earlier = by_number[link].record
+        count += earlier.outcome is Outcome.INVALID and not earlier.is_lost_to_node
         link = by_number[link].again
     return count

@@ -69,26 +69,31 @@ def open_study(study: Study, folder: Path, *, create: bool) -> optuna.Study:
     Raises:
         StudyError: it belongs to a study with other inputs, or to none.
     """
-    storage = _open_storage(folder, create=create)
-    if create:
-        opened = optuna.create_study(
-            study_name=study.name,
-            storage=OwnTrials(storage),
-            directions=[
-                "maximize" if goal.direction == "maximise" else "minimize" for goal in study.slo.goals
-            ],
-            load_if_exists=True,
-        )
-    else:
-        with parsing(folder, "the study"):
-            opened = optuna.load_study(study_name=study.name, storage=storage)
+    if create and not (folder / DATABASE_FILE).exists():
+        _begin(study, folder)
+    storage = _open_storage(folder)
+    with parsing(folder, "the study"):
+        opened = optuna.load_study(study_name=study.name, storage=OwnTrials(storage) if create else storage)
     with parsing(folder, "the study's identity"):
         stored = opened.user_attrs.get("identity")
     if stored not in (None, study.identity):
         raise StudyError(f"{folder / DATABASE_FILE} belongs to a study with other inputs")
-    if stored is None and create:
-        opened.set_user_attr("identity", study.identity)
     return opened
+
+
+def _begin(study: Study, folder: Path) -> None:
+    """Make the database under another name first: a kill in between leaves no half-made one behind."""
+    begun = folder / f"{DATABASE_FILE}.begun"
+    begun.unlink(missing_ok=True)
+    storage = RDBStorage(f"sqlite:///{begun}")
+    made = optuna.create_study(
+        study_name=study.name,
+        storage=storage,
+        directions=["maximize" if goal.direction == "maximise" else "minimize" for goal in study.slo.goals],
+    )
+    made.set_user_attr("identity", study.identity)
+    storage.engine.dispose()
+    begun.replace(folder / DATABASE_FILE)
 
 
 def _is_damage(cause: BaseException) -> bool:
@@ -98,14 +103,14 @@ def _is_damage(cause: BaseException) -> bool:
     return isinstance(cause, DatabaseError)
 
 
-def _open_storage(folder: Path, *, create: bool) -> RDBStorage:
+def _open_storage(folder: Path) -> RDBStorage:
     storage = RDBStorage(
         f"sqlite:///{folder / DATABASE_FILE}",
         engine_kwargs={"connect_args": {"timeout": 30}},
-        skip_table_creation=not create,
+        skip_table_creation=True,
     )
     event.listen(storage.engine, "connect", _use_write_ahead_log)
-    storage.engine.dispose()  # the connection that made the tables was opened without the listener
+    storage.engine.dispose()  # a connection of before would be without the listener
     return storage
 
 

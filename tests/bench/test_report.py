@@ -119,6 +119,16 @@ def test_a_search_tells_what_it_found(ceiling: str, line: str) -> None:
     assert report.has_missed == (found.kept is None)
 
 
+def test_a_search_does_not_claim_what_too_few_requests_left_undecided() -> None:
+    bench, _ = bench_on(simulated(), "ttft p95 < 60s")
+    found = bench.search(WORKLOAD, Range(1, 4, is_whole=True), Amount(20), {})
+    assert found.kept == 4
+    assert (
+        "search: concurrency 4 seems to keep the ceilings (undecided there: needs more --requests); "
+        "no higher load was tried"
+    ) in outcome(bench.report(found))
+
+
 def test_the_speed_of_a_single_stream_is_told() -> None:
     bench, _ = bench_on(simulated())
     row = bench.measure(concurrency_ladder(WORKLOAD, [1], Amount(5), Sweep.SINGLE)[0])

@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,13 @@ def test_the_gpus_of_the_node_are_reserved() -> None:
 
 def test_a_node_without_gpus_reserves_none() -> None:
     assert "deploy" not in service_of({"nodes": [{"name": "node0", "accelerator": "none"}]})
+
+
+@pytest.mark.parametrize("memory", ["900g", "1073741824"])
+def test_the_memory_limit_of_the_trial_is_kept_and_none_is_invented(memory: str) -> None:
+    service = service_of({"container": {"memory": memory}})
+    assert service["mem_limit"] == service["memswap_limit"] == memory
+    assert not {"mem_limit", "memswap_limit"} & service_of({}).keys()
 
 
 def test_secrets_are_named_and_never_written() -> None:

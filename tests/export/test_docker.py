@@ -89,6 +89,12 @@ def test_production_restarts_and_has_memory_of_its_own() -> None:
     assert "--ipc" not in words
 
 
+def test_the_memory_limit_of_the_trial_is_kept_and_none_is_invented() -> None:
+    words = words_of({"container": {"memory": "900g"}})
+    assert option(words, "--memory") == option(words, "--memory-swap") == ["900g"]
+    assert not {"--memory", "--memory-swap"} & set(words_of({}))
+
+
 @pytest.mark.parametrize(
     ("accelerator", "devices", "groups"),
     [

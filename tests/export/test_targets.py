@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
 
 GOLDEN = Path(__file__).parent / "golden"
+REVIEWED = {**made.TWO_NODES, "container": {"memory": "900g"}}
 
 
 def files_of(target: Target, history: StudyHistory, **options: Any) -> dict[str, ExportFile]:
@@ -27,12 +29,12 @@ def timeless(text: str) -> str:
     for known, name in ((platform.python_version(), "PYTHON"), (__version__, "VERSION")):
         for before in ("autotune ", "| `"):
             text = text.replace(f"{before}{known}", f"{before}{name}")
-    return text.replace(made.make_study(made.TWO_NODES).identity, "IDENTITY")
+    return text.replace(made.make_study(REVIEWED).identity, "IDENTITY")
 
 
 @pytest.mark.parametrize("target", [Target.DOCKER, Target.COMPOSE, Target.SGLANG_CONFIG])
 def test_two_nodes_give_the_files_that_were_reviewed(target: Target) -> None:
-    found = files_of(target, made.improved(made.TWO_NODES))
+    found = files_of(target, made.improved(REVIEWED))
     page = found.pop("EVIDENCE.md")
     assert {name: timeless(file.text) for name, file in found.items()} == {
         path.name: path.read_text(encoding="utf-8") for path in (GOLDEN / target).iterdir()
@@ -100,6 +102,17 @@ def test_the_json_evidence_holds_what_a_reader_needs_to_check_it() -> None:
     assert data["launches"][1]["load_points"][0]["sha256"] == f"{8:064x}"
     assert data["slo"]["workload"] == {"input_tokens": 1024, "output_tokens": 256, "seed": 7}
     assert data["commands"]["node1"][-2:] == ["--schedule-policy", "lpm"]
+
+
+def test_the_evidence_names_the_content_of_every_input_file() -> None:
+    history = made.improved()
+    assert json.loads(files_of(Target.JSON, history)["evidence.json"].text)["inputs_sha256"] == {}
+    inputs = {"dataset": "0a" * 32, "trace at rate 4": "1b" * 32}
+    study = history.study.model_copy(update={"inputs_sha256": inputs})
+    found = files_of(Target.JSON, dataclasses.replace(history, study=study))
+    data = json.loads(found["evidence.json"].text)
+    assert data["inputs_sha256"] == inputs
+    assert data["study"]["identity"] == study.identity != history.study.identity
 
 
 def test_evidence_for_a_trial_that_was_never_measured_has_gaps_but_no_lies() -> None:

@@ -40,7 +40,7 @@ output_throughput at concurrency 50 1,000 tok/s in the search.""",
 Undecided: too few samples to say whether anything meets the SLO.
 The most promising candidate is trial 1 (chunked-prefill-size 8192, schedule-policy lpm).
 ttft p95 < 10s at concurrency 50: measured 9.80 s, room of 2.00 % of the limit, undecided after 250 samples. \
-By the share seen so far about 3300 would decide it: give concurrency 50 more requests than 300 in the SLO \
+By the share seen so far about 2800 would decide it: give concurrency 50 more requests than 300 in the SLO \
 file (that is a new study).""",
     "front_answered": """\
 A Pareto front meets the SLO, and the choice among its points is yours.

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from autotune.interval import SeenShare
+from autotune.metrics import opening_wave
 from autotune.report.undecided import load_factor, remedy_text
 from autotune.slo import ERROR_RATE, LOOKS, CeilingVerdict, Decision, Slo
 from autotune.slo.verdict import decide_share
@@ -53,3 +54,17 @@ def test_a_load_point_that_is_limited_by_time_gets_more_time() -> None:
     slo = Slo.model_validate(made.SLO | changes)
 
     assert "more duration_s than 60 in the SLO file" in remedy_text(slo, judged(0.0, 50.0))
+
+
+def test_so_many_requests_are_asked_for_that_what_counts_without_the_opening_wave_decides() -> None:
+    few: dict[str, Any] = {"load": [{"concurrency": 50, "requests": 60}]}
+    slo = Slo.model_validate(made.SLO | few)
+    verdict = judged(0.0, 30.0)
+    factor = load_factor(slo, verdict)
+
+    text = remedy_text(slo, verdict)
+
+    assert factor is not None
+    asked = float(text.split("about ")[1].split(" ")[0])
+    counted = asked - opening_wave(int(asked), 50)
+    assert counted >= 60 * factor

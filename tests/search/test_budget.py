@@ -1,5 +1,6 @@
 import pytest
 
+from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role
 from autotune.search.budget import (
     Budget,
@@ -25,6 +26,12 @@ TRIALS = numbered(
 
 def test_only_launches_of_the_search_are_counted() -> None:
     assert launches_used(TRIALS) == 4
+
+
+def test_a_launch_that_was_lost_to_a_node_is_free() -> None:
+    lost = EngineFailure(kind=FailureKind.NODE_LOST, phase=StartPhase.WEIGHTS, line="gone")
+
+    assert launches_used(numbered(failed(outcome=Outcome.INVALID, failure=lost))) == 0
 
 
 def test_a_number_of_launches_ends_the_search() -> None:

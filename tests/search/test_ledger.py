@@ -125,6 +125,24 @@ def test_a_kill_before_the_candidate_was_known_leaves_no_trial_to_run_again(tmp_
     assert (after.trials(), after.history().running) == ((), 0)
 
 
+def test_a_kill_while_the_storage_is_made_leaves_none_and_the_next_call_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("optuna.create_study", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Ledger(STUDY, tmp_path)
+    assert not (tmp_path / "study.db").exists()
+
+    asked = Ledger(STUDY, tmp_path).ask_for(Candidate.of({}), Role.BASELINE, {})
+
+    assert asked.number == 0
+    assert [path.name for path in tmp_path.iterdir() if "begun" in path.name] == []
+
+
 def test_why_the_search_ended_is_kept(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
 

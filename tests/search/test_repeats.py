@@ -6,7 +6,7 @@ from autotune.engine.dialect import EffectiveFlags
 from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.repeats import baseline_is_due, due_again, stuck, world_failures
+from autotune.search.repeats import baseline_is_due, due_again, lost_nodes, stuck, world_failures
 from tests.support.trials import failed, measured, numbered
 
 
@@ -88,3 +88,42 @@ def test_what_cost_no_launch_or_was_cut_off_does_not_break_a_row_of_failures() -
     cut_off = failed(outcome=Outcome.INTERRUPTED, failure=None)
 
     assert world_failures(numbered(crashed(), free, crashed(), cut_off, crashed())) == {0, 2, 4}
+
+
+def lost(role: Role = Role.SEARCH, kind: FailureKind = FailureKind.NODE_LOST, **changes: Any) -> TrialRecord:
+    return crashed(role, kind, outcome=Outcome.INVALID, **changes)
+
+
+def test_a_candidate_is_due_again_however_often_a_node_was_lost_under_it() -> None:
+    spoilt = measured(2.0, outcome=Outcome.INVALID)
+    chain = [NumberedTrial(0, lost())]
+    chain += [NumberedTrial(number, lost(), again=number - 1) for number in (1, 2, 3)]
+
+    assert due_again(chain) == (3,)
+    assert due_again([*chain, NumberedTrial(4, spoilt, again=3)]) == (4,)
+    assert due_again([*chain, NumberedTrial(4, spoilt, again=3), NumberedTrial(5, spoilt, again=4)]) == ()
+
+
+@pytest.mark.parametrize("kind", [FailureKind.NODE_LOST, FailureKind.IMAGE_MISSING])
+def test_a_baseline_is_due_however_often_a_node_was_lost_under_it(kind: FailureKind) -> None:
+    assert baseline_is_due(numbered(*[lost(Role.BASELINE, kind)] * 5))
+    assert baseline_is_due(numbered(lost(Role.BASELINE), crashed(Role.BASELINE)))
+    assert not baseline_is_due(numbered(lost(Role.BASELINE), *[crashed(Role.BASELINE)] * 2))
+
+
+def test_three_launches_in_a_row_under_which_a_node_failed_in_whatever_way_are_enough() -> None:
+    ready = measured(1.0, effective=EffectiveFlags(flags={}))
+    free = failed(outcome=Outcome.INFEASIBLE, failure=None, durations_s={})
+    row = (lost(line="a"), free, lost(Role.CONFIRMATION, FailureKind.DRIVER_ERROR), lost(line="c"))
+
+    assert lost_nodes(numbered(ready, *row[:3])) is None
+    assert lost_nodes(numbered(ready, *row)) == row[-1].failure
+    assert lost_nodes(numbered(ready, *row, ready)) is None
+    assert lost_nodes(numbered(lost(), ready, lost(), ready, lost())) is None
+    assert lost_nodes(numbered(*[crashed()] * 5)) is None
+    assert lost_nodes(()) is None
+
+
+@pytest.mark.parametrize("kind", [FailureKind.IMAGE_MISSING, FailureKind.BIND_SOURCE_MISSING])
+def test_one_node_without_what_every_launch_needs_is_enough(kind: FailureKind) -> None:
+    assert lost_nodes(numbered(measured(1.0), lost(kind=kind))) is not None

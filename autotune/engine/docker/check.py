@@ -113,8 +113,9 @@ def _seen_problems(space: SearchSpace, plan: LaunchPlan, node: Node, seen: Surve
     if len(plan.ranks) > 1 and seen.first_free is None:
         message = f"{node.name}: no {RANGE_PORTS} ports in a row are free from {plan.rendezvous_port} on"
         yield Problem(message, key="rendezvous_port", remedy=_REMEDIES[FailureKind.PORT_BUSY])
-    if seen.gpus.get("count", node.gpus) < len(node.gpu_ids or range(node.gpus)):
-        message = f"{node.name}: {seen.gpus['count']} GPUs instead of {node.gpus}"
+    wanted = len(node.gpu_ids) or node.gpus
+    if seen.gpus.get("count", wanted) < wanted:
+        message = f"{node.name}: {seen.gpus['count']} GPUs instead of {wanted}"
         yield Problem(message, key="nodes", remedy="Correct 'gpus', or see what nvidia-smi says there.")
     yield from _fact_problems(space, node, seen.facts)
 

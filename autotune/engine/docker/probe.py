@@ -96,10 +96,18 @@ def listening_inodes(port: int) -> set[str]:
 def socket_inodes(process: Path) -> set[str]:
     """Return the inodes of a process's sockets, none if it may not be looked at."""
     try:
-        targets = [os.readlink(each) for each in (process / "fd").iterdir()]  # noqa: PTH115 - no path
+        targets = [target_of(each) for each in (process / "fd").iterdir()]
     except OSError:
         return set()
     return {target[8:-1] for target in targets if target.startswith("socket:[")}
+
+
+def target_of(link: Path) -> str:
+    """Return what a link of /proc stands for, empty if the process has closed it meanwhile."""
+    try:
+        return os.readlink(link)  # noqa: PTH115 - no path
+    except OSError:
+        return ""
 
 
 def command_of(process: Path) -> str:

@@ -3,14 +3,14 @@
 In: `ssh://user@host[:port][/path/to/docker.sock]`. Out: a `unix://` address on this machine. Talks to the ssh
 program, with the user's own configuration and known_hosts; a host key that is not known there is refused.
 Invariants: a dead link ends ssh within about 8 s, which closes all connections through it; ssh ends when this
-process does, however that ends (its remote command reads a pipe that we hold).
+process does, however that ends (its remote command reads a pipe that we hold); a folder that a killed process
+left is removed by the next tunnel on its machine.
 """
 
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from autotune.engine.docker.faults import UnreachableError
+from autotune.engine.docker.tunnel_folder import make_folder
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 _OPTIONS = (
@@ -56,7 +57,7 @@ class Tunnel:
     def __init__(self, node: str, url: str) -> None:
         self._node = node
         self._url = url
-        self._folder = Path(tempfile.mkdtemp(prefix="autotune-"))
+        self._folder = make_folder()
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None

@@ -13,6 +13,8 @@ exec docker run \
   --restart unless-stopped \
   --network host \
   --shm-size 32g \
+  --memory 900g \
+  --memory-swap 900g \
   --ulimit memlock=-1 \
   --ulimit stack=67108864 \
   --gpus 8 \

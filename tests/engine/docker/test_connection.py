@@ -1,0 +1,65 @@
+import pytest
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, NotFound
+
+from autotune.engine.docker.connection import Connection
+from autotune.engine.docker.faults import GoneError, NodeError, UnreachableError
+from autotune.failure import FailureKind
+from autotune.space import Node
+
+
+def raised_for(error: Exception) -> NodeError:
+    with pytest.raises(NodeError) as caught, Connection(Node(name="node0")).errors():
+        raise error
+    assert caught.value.__cause__ is error
+    assert str(caught.value).startswith("node0: ")
+    return caught.value
+
+
+def test_a_container_that_is_gone_is_told_from_anything_else_that_is_not_found() -> None:
+    gone = raised_for(NotFound("404", explanation="No such container: 0a1b"))
+    image = raised_for(NotFound("404", explanation="No such image: sglang:x"))
+
+    assert isinstance(gone, GoneError)
+    assert not isinstance(image, GoneError)
+    assert image.kind is FailureKind.IMAGE_MISSING
+
+
+def test_what_the_engine_refuses_is_in_its_own_words_with_a_kind_if_it_is_known() -> None:
+    refused = raised_for(APIError("409", explanation="could not select device driver"))
+    unknown = raised_for(APIError("500", explanation="no idea"))
+
+    assert (str(refused), refused.kind) == ("node0: could not select device driver", FailureKind.DRIVER_ERROR)
+    assert (str(unknown), unknown.kind) == ("node0: no idea", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (requests.ConnectionError("[Errno 111] Connection refused"), FailureKind.DAEMON_UNREACHABLE),
+        (FileNotFoundError(2, "No such file or directory"), FailureKind.DAEMON_UNREACHABLE),
+        (urllib3.exceptions.ProtocolError("RemoteDisconnected"), FailureKind.DAEMON_UNREACHABLE),
+        (BrokenPipeError(32, "gone"), FailureKind.DAEMON_UNREACHABLE),
+        (requests.ReadTimeout("read timed out"), FailureKind.NODE_LOST),
+        (DockerException("No route to host"), FailureKind.NODE_LOST),
+    ],
+    ids=repr,
+)
+def test_no_answer_is_a_refusal_or_a_lost_node(error: Exception, kind: FailureKind) -> None:
+    found = raised_for(error)
+
+    assert isinstance(found, UnreachableError)
+    assert found.kind is kind
+    assert "unix:///var/run/docker.sock does not answer" in str(found)
+
+
+def test_an_error_of_our_own_passes_unchanged() -> None:
+    with pytest.raises(ValueError, match="ours"), Connection(Node(name="node0")).errors():
+        raise ValueError("ours")
+
+
+def test_a_socket_that_is_not_there_is_told_when_it_is_opened() -> None:
+    with pytest.raises(UnreachableError, match=r"unix:///no/such/docker\.sock does not answer") as caught:
+        Connection(Node(name="node0", docker="unix:///no/such/docker.sock")).__enter__()
+    assert caught.value.is_refused
