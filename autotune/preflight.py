@@ -28,17 +28,25 @@ def preflight(study: Study, folder: Path) -> tuple[Problem, ...]:
     baseline = Candidate.of(space.baseline)
     plan = plan_launch(space, baseline, study=study.name, trial="check")
     return (
-        *_baseline_problems(space, baseline),
+        *_candidate_problems(space),
         *_launcher_problems(space, plan),
         *_environment_problems(space),
         *_disk_problems(folder),
     )
 
 
-def _baseline_problems(space: SearchSpace, baseline: Candidate) -> Iterator[Problem]:
-    reason = dialect_of(space.engine).invalid_reason(space, baseline)
-    if reason is not None:
-        yield Problem(f"the engine would refuse the baseline: {reason}", key="baseline")
+def _candidate_problems(space: SearchSpace) -> Iterator[Problem]:
+    """Look for one candidate that can run; none among many random ones makes a search that never begins."""
+    from autotune.search.feasibility import infeasible_reason  # noqa: PLC0415 - Optuna takes 0.5 s
+    from autotune.search.sampler import UNIFORM_DRAWS, draw  # noqa: PLC0415 - as above
+
+    candidate = draw(space, accepts=lambda drawn: infeasible_reason(space, drawn) is None)
+    if (reason := infeasible_reason(space, candidate)) is not None:
+        yield Problem(
+            f"none of {UNIFORM_DRAWS} random candidates can run; of the last one: {reason}",
+            key="tune",
+            remedy="Loosen 'require' or change the ranges under 'tune' so that they meet.",
+        )
 
 
 def _launcher_problems(space: SearchSpace, plan: LaunchPlan) -> Iterator[Problem]:

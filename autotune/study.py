@@ -21,7 +21,7 @@ from autotune.load.text import text_maker
 from autotune.load.workload import offer, read_dataset
 from autotune.simulator.profile import profile_names
 from autotune.slo import Slo, undecidable
-from autotune.space import Choices, FlagValue, LauncherKind, SearchSpace
+from autotune.space import Candidate, Choices, FlagValue, LauncherKind, SearchSpace
 
 STUDY_FILE = "study.yaml"
 
@@ -80,6 +80,8 @@ def read_study(
         *_expression_problems(space, space_file),
         *_launcher_problems(space, space_file),
     ]
+    if not problems:
+        problems += _baseline_problems(space, space_file)
     slo = _with_files(slo, slo_path.parent)
     if problems:
         raise ConfigError(problems)
@@ -159,6 +161,17 @@ def _flag_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
             yield document.problem(
                 ("baseline", name), f"{value!r} is not among the values that tune.{name} allows"
             )
+
+
+def _baseline_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
+    """Refuse a baseline that cannot run: it would say nothing, and every gain would be unknown."""
+    reason = dialect_of(space.engine).invalid_reason(space, Candidate.of(space.baseline))
+    if reason is not None:
+        yield document.problem(
+            ("baseline",),
+            f"the engine would refuse the baseline: {reason}",
+            "Change 'flags' or 'baseline' to what you run today.",
+        )
 
 
 def _expression_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:

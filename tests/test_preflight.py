@@ -54,13 +54,15 @@ def test_a_taken_port_is_named() -> None:
     assert "is taken" in problems[0]
 
 
-def test_a_baseline_that_the_engine_would_refuse_is_named() -> None:
-    problems = _problems(flags={"page-size": 64, "chunked-prefill-size": 100}, tune={
-        "max-running-requests": {"int": [1, 2]}
-    })  # fmt: skip
+def test_a_space_in_which_no_candidate_can_run_is_named() -> None:
+    problems = _problems(
+        tune={"max-running-requests": {"int": [4, 64]}}, require=["max_running_requests > 100"]
+    )
 
     assert len(problems) == 1
-    assert "the engine would refuse the baseline" in problems[0]
+    assert "none of 200 random candidates can run" in problems[0]
+    assert "max_running_requests > 100" in problems[0]
+    assert "Loosen 'require'" in problems[0]
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: Any) -> None:

@@ -160,3 +160,12 @@ def test_a_ceiling_that_no_launch_can_decide_is_a_warning_with_its_place(tmp_pat
 
     assert "slo.yaml:" in warning
     assert "ceilings.0: no launch can show" in warning
+
+
+def test_a_baseline_that_the_engine_would_refuse_is_refused_before_any_launch(tmp_path: Path) -> None:
+    flags = {"page-size": 64, "chunked-prefill-size": 100}
+    text = _problems(tmp_path, {"flags": flags, "tune": {"max-running-requests": {"int": [1, 2]}}})
+
+    assert "space.yaml" in text
+    assert "the engine would refuse the baseline" in text
+    assert "Change 'flags' or 'baseline'" in text

@@ -9,8 +9,10 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import overload
 
+from autotune.load.workload import LazyRequests
 from autotune.request import ClientHealth, LoadResult, OfferedLoad, Request
 
 SLOTS_PER_PROCESS = 512
@@ -42,7 +44,8 @@ def share_of(offered: OfferedLoad, position: int, processes: int) -> OfferedLoad
     else:
         places = _Dealt(count, slots, range(position, slots, processes))
         slots = len(range(position, slots, processes))
-    return replace(offered, requests=Selected(offered.requests, places), concurrency=slots)
+    requests = LazyRequests(len(places), partial(_request_at, offered.requests, places))
+    return replace(offered, requests=requests, concurrency=slots)
 
 
 def joined(results: Sequence[LoadResult]) -> LoadResult:
@@ -52,24 +55,8 @@ def joined(results: Sequence[LoadResult]) -> LoadResult:
     return LoadResult(tuple(records), health, began_ns=results[0].began_ns)
 
 
-@dataclass(frozen=True)
-class Selected(Sequence[Request]):
-    """The requests at some places of a sequence, looked up when they are looked at."""
-
-    requests: Sequence[Request]
-    places: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, index: int) -> Request: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Request]: ...
-    def __getitem__(self, index: int | slice) -> Request | Sequence[Request]:
-        if isinstance(index, slice):
-            return tuple(self.requests[place] for place in self.places[index])
-        return self.requests[self.places[index]]
+def _request_at(requests: Sequence[Request], places: Sequence[int], position: int) -> Request:
+    return requests[places[position]]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from a model of the engine, the text says so first.
 
 from collections.abc import Iterator
 
-from autotune.record import Outcome, TrialRecord
+from autotune.record import Outcome, Role, TrialRecord
 from autotune.report.findings import (
     baseline_of,
     confirmed_of,
@@ -79,10 +79,17 @@ def headline(history: StudyHistory) -> str:
             return f"A Pareto front meets the SLO, and the choice among its points is yours{unknown}."
         case AnswerKind.KEEP_BASELINE:
             rivals = history.answer.finalists if history.answer else ()
-            why = "no candidate was shown to be better" if rivals else "no other was seen to meet the SLO"
+            why = "no candidate was shown to be better" if rivals else _why_no_rival(history)
             return f"Keep the baseline: {why}."
         case kind:
             return _PLAIN_HEADLINES[kind]
+
+
+def _why_no_rival(history: StudyHistory) -> str:
+    records = (trial.record for trial in history.trials)
+    if any(record.role is Role.SEARCH and record.durations_s for record in records):
+        return "no other was seen to meet the SLO"
+    return "no other was launched"
 
 
 def explanation(history: StudyHistory) -> Iterator[str]:

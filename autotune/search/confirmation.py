@@ -1,7 +1,8 @@
 """Who is launched afresh after the search, and in which order: the finalists and the baseline, interleaved.
 
-In: the trials of a study. Out: the `Contest`, which knows the next launch. Pure. Invariant: every round
-launches every contender once, those of an earlier call counted.
+In: the trials of a study. Out: the `Contest`, which knows the next launch. Pure. Invariants: every round
+launches every contender once; contenders are compared by launches of one time, so that a later call that
+finds another finalist confirms all of them anew.
 """
 
 import math
@@ -29,7 +30,8 @@ class Contest:
     """What competes for production, and the fresh launches of it so far.
 
     `baseline`: None if it could not be measured. `candidates`: everything that was measured before the
-    confirmation, the baseline included. `fresh`: confirmations of the contenders, whatever came of them.
+    confirmation, the baseline included. `fresh`: confirmations of the contenders since the newest of them
+    was measured, whatever came of them, and earlier ones that speak against a finalist.
     """
 
     baseline: NumberedTrial | None
@@ -64,8 +66,15 @@ def contest_of(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> Cont
     )
     baseline = next((trial for trial in candidates if trial.record.role is Role.BASELINE), None)
     best = finalists(trials, slo, count=count)
-    numbers = {trial.number for trial in (*best, *([baseline] if baseline else []))}
-    fresh = tuple(trial.record for trial in trials if trial.record.confirms in numbers)
+    newest = max((trial.number for trial in (*best, *([baseline] if baseline else []))), default=0)
+    rivals = {trial.number for trial in best}
+    numbers = rivals | ({baseline.number} if baseline else set())
+    fresh = tuple(
+        trial.record
+        for trial in trials
+        if trial.record.confirms in (numbers if trial.number > newest else rivals)
+        and (trial.number > newest or _is_refutation(trial.record))
+    )
     return Contest(baseline, best, candidates, fresh)
 
 
@@ -90,9 +99,8 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
 def next_confirmation(contenders: Sequence[int], launched: Sequence[int], *, rounds: int) -> int | None:
     """Return the trial to launch again, None when every round is complete.
 
-    `contenders`: the baseline and the finalists; `launched`: the trials confirmed so far, which an earlier
-    call may have begun with other finalists. Every second round runs backwards, so that a drift of the
-    machine hits nobody twice from the same side.
+    `contenders`: the baseline and the finalists; `launched`: the trials confirmed so far. Every second round
+    runs backwards, so that a drift of the machine hits nobody twice from the same side.
     """
     counts = Counter(launched)
     for index in range(rounds):
@@ -106,6 +114,10 @@ def _may_win(record: TrialRecord) -> bool:
     if record.outcome is not Outcome.MEASURED or record.verdict is None:
         return False
     return not _misses(record) and all(judged.margin_ratio >= 0 for judged in record.verdict.ceilings)
+
+
+def _is_refutation(record: TrialRecord) -> bool:
+    return record.outcome is Outcome.FAILED or _misses(record)
 
 
 def _misses(record: TrialRecord) -> bool:

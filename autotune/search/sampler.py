@@ -6,10 +6,12 @@ the value launched (Optuna's log scales know no step, so the sampler below snaps
 trial is drawn again before Optuna sees it, so that the storage holds launches and not rejections.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -21,6 +23,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autotune.space import Candidate, Choices, FlagValue, FloatRange, IntRange, SearchSpace, Tunable
+
+optuna.logging.set_verbosity(logging.ERROR)
 
 INFORMED_DRAWS = 20
 UNIFORM_DRAWS = 200
@@ -130,6 +134,12 @@ def make_sampler(
 ) -> BaseSampler:
     """Return a seeded sampler for the space; `accepts` tells whether a candidate is worth a trial."""
     return SpaceSampler(_inner_sampler(kind, seed), space, seed=seed, accepts=accepts)
+
+
+def draw(space: SearchSpace, *, accepts: Callable[[Candidate], bool]) -> Candidate:
+    """Return a random candidate that is accepted, the last one drawn if none is."""
+    sampler = make_sampler(SamplerKind.RANDOM, space, seed=0, accepts=accepts)
+    return suggest(optuna.create_study(sampler=sampler).ask(), space)
 
 
 def _inner_sampler(kind: SamplerKind, seed: int) -> BaseSampler:

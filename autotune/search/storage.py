@@ -4,7 +4,6 @@ In: a study and its folder. Out: Optuna's study. Invariants: a disk that fails i
 can be gone on from, a file that is not the study's is a StudyError; reading creates nothing.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,6 @@ from autotune.search.own_trials import OwnTrials
 from autotune.study import Study
 
 DATABASE_FILE = "study.db"
-optuna.logging.set_verbosity(logging.ERROR)
 
 
 @contextmanager

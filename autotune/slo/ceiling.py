@@ -6,8 +6,9 @@ Invariant: a limit always has a unit.
 """
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, model_serializer, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -85,28 +86,47 @@ class Quantity(Frozen):
         return " ".join(part for part in (self.metric, self.statistic, "at", self.load) if part)
 
 
-class Ceiling(Frozen):
-    """One line of the SLO; `limit` is in seconds, per second, or a ratio. Floors are turned round."""
+class _Line(Frozen):
+    """What is written as one line of text, and read back from it."""
+
+    example: ClassVar[str]
 
     text: str
     quantity: Quantity
-    is_floor: bool
-    limit: float = Field(gt=0)
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, text: str) -> dict[str, Any]:
+        """Return the fields that a text stands for."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
-        return parse_ceiling(value) if isinstance(value, str) else value
+        return cls.parse(value) if isinstance(value, str) else value
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"type": "string", "examples": ["ttft p95 < 10s at concurrency 50"]}
+        return {"type": "string", "examples": [cls.example]}
 
     @model_serializer
     def _to_text(self) -> str:
         return self.text
+
+
+class Ceiling(_Line):
+    """One line of the SLO; `limit` is in seconds, per second, or a ratio. Floors are turned round."""
+
+    example = "ttft p95 < 10s at concurrency 50"
+
+    is_floor: bool
+    limit: float = Field(gt=0)
+
+    @classmethod
+    def parse(cls, text: str) -> dict[str, Any]:
+        """Return a ceiling's fields."""
+        return parse_ceiling(text)
 
     def margin_ratio(self, value: float | None) -> float:
         """Return the room left as a share of the limit; negative if missed, at worst -10."""
@@ -116,27 +136,17 @@ class Ceiling(Frozen):
         return max(room / self.limit, WORST_MARGIN_RATIO)
 
 
-class Objective(Frozen):
+class Objective(_Line):
     """What is optimised among candidates whose ceilings are met."""
 
-    text: str
-    quantity: Quantity
+    example = "maximise output_throughput at concurrency 50"
+
     direction: Literal["maximise", "minimise"]
 
-    @model_validator(mode="before")
     @classmethod
-    def _from_text(cls, value: object) -> object:
-        return parse_objective(value) if isinstance(value, str) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"type": "string", "examples": ["maximise output_throughput at concurrency 50"]}
-
-    @model_serializer
-    def _to_text(self) -> str:
-        return self.text
+    def parse(cls, text: str) -> dict[str, Any]:
+        """Return an objective's fields."""
+        return parse_objective(text)
 
 
 def parse_ceiling(text: str) -> dict[str, Any]:

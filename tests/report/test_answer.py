@@ -137,7 +137,7 @@ def test_a_baseline_that_nothing_competes_with_says_how_often_it_was_measured() 
     fresh = fresh.model_copy(update={"values": fresh.values[:1]})
     twice = made.history(study, baseline, answer=made.answered(AnswerKind.KEEP_BASELINE, 0, fresh))
     assert answer_text(once).splitlines()[:3] == [
-        "Keep the baseline: no other was seen to meet the SLO.",
+        "Keep the baseline: no other was launched.",
         "Run trial 0 (the baseline).",
         "It was measured once and not launched again: there was no time for it.",
     ]

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.record import Role
+from autotune.record import Role, TrialRecord
 from autotune.search.confirmation import contest_of, finalists, next_confirmation
 from autotune.slo import Slo
 from tests.support.trials import STUDY, failed, measured, numbered, with_goals
@@ -47,18 +47,41 @@ def test_every_round_launches_every_contender_once(count: int, rounds: int) -> N
         assert sorted(launched[index * count : (index + 1) * count]) == contenders
 
 
-def test_a_new_finalist_is_launched_as_often_as_those_of_an_earlier_call() -> None:
-    launched = [0, 1, 1, 0]
-    while (number := next_confirmation([0, 2, 1], launched, rounds=2)) is not None:
-        launched.append(number)
+def _confirmed(number: int, value: float = 100.0) -> TrialRecord:
+    return measured(value, role=Role.CONFIRMATION, confirms=number)
 
-    assert sorted(launched) == [0, 0, 1, 1, 2, 2]
+
+def test_a_finalist_found_by_a_later_call_is_compared_with_launches_of_its_own_time() -> None:
+    first = (measured(100.0, role=Role.BASELINE), measured(120.0), _confirmed(0), _confirmed(1))
+    contest = contest_of(numbered(*first, _confirmed(1), _confirmed(0)), STUDY.slo, count=1)
+    later = contest_of(numbered(*first, _confirmed(1), _confirmed(0), measured(130.0)), STUDY.slo, count=2)
+
+    assert len(contest.fresh) == 4
+    assert contest.next_launch(rounds=2) is None
+    assert later.fresh == ()
+    assert later.next_launch(rounds=2) is later.baseline
+
+
+def test_more_search_that_finds_no_new_finalist_costs_no_new_confirmation() -> None:
+    trials = numbered(
+        measured(100.0, role=Role.BASELINE), measured(120.0), _confirmed(0), _confirmed(1), measured(110.0)
+    )
+
+    assert len(contest_of(trials, STUDY.slo, count=1).fresh) == 2
+
+
+def test_a_fresh_launch_that_failed_or_missed_speaks_against_a_finalist_for_ever() -> None:
+    crash = failed().model_copy(update={"role": Role.CONFIRMATION, "confirms": 1})
+    slow = measured(120.0, ttft_s=3.0, role=Role.CONFIRMATION, confirms=2)
+    old = (measured(100.0, role=Role.BASELINE), measured(120.0), measured(119.0), crash, slow, _confirmed(1))
+
+    assert contest_of(numbered(*old, measured(130.0)), STUDY.slo, count=3).fresh == (crash, slow)
 
 
 def test_a_baseline_without_rivals_is_launched_once_more() -> None:
     trials = numbered(measured(100.0, role=Role.BASELINE), measured(200.0, ttft_s=3.0))
     contest = contest_of(trials, STUDY.slo, count=3)
-    again = (*trials, *numbered(measured(101.0, role=Role.CONFIRMATION, confirms=0)))
+    again = numbered(*(trial.record for trial in trials), _confirmed(0, 101.0))
 
     assert contest.next_launch(rounds=2) is trials[0]
     assert contest_of(again, STUDY.slo, count=3).next_launch(rounds=2) is None

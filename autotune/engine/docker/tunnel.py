@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -75,12 +76,11 @@ class Tunnel:
         return self._last_words
 
     def __enter__(self) -> Self:
-        self._supervisor.start()
-        try:
+        with ExitStack() as unless_open:
+            unless_open.callback(self.close)
+            self._supervisor.start()
             self._await_open()
-        except BaseException:
-            self.close()
-            raise
+            unless_open.pop_all()
         return self
 
     def __exit__(

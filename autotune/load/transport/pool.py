@@ -8,6 +8,7 @@ closed by `close`.
 import asyncio
 import socket
 import ssl
+from contextlib import ExitStack
 from typing import TypeAlias
 
 import httpx
@@ -119,8 +120,8 @@ class Pool:
 
     async def _connect_to(self, address: Address) -> Connection:
         family, place = address
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
+        with ExitStack() as unless_connected:
+            sock = unless_connected.enter_context(socket.socket(family, socket.SOCK_STREAM))
             sock.setblocking(False)  # noqa: FBT003 - the standard library takes it by position
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._clock.arm(sock)
@@ -128,9 +129,7 @@ class Pool:
             session = None if self._tls is None else TlsSession(self._tls, self._host)
             if session is not None:
                 await session.shake_hands(sock)
-        except BaseException:
-            sock.close()
-            raise
+            unless_connected.pop_all()
         connection = Connection(sock, session, self._clock, self._limits, self._released)
         self._open.add(connection)
         return connection

@@ -8,6 +8,7 @@ httpx's `timeout` extension is kept for `connect` and, as the time to the answer
 import ssl
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import httpx
 
@@ -50,12 +51,11 @@ class StampedTransport(httpx.AsyncBaseTransport):
         data = _head_of(request) + await request.aread()
         connection = await self.pool.take(timeouts.get("connect"))
         stream = _Stream(connection, recording)
-        try:
+        async with AsyncExitStack() as unless_answered:
+            unless_answered.push_async_callback(stream.aclose)
             connection.begin(data, recording, timeouts.get("read"))
             head = await recording.head
-        except BaseException:
-            await stream.aclose()
-            raise
+            unless_answered.pop_all()
         return httpx.Response(
             head.status, headers=head.fields, stream=stream, extensions={"recording": recording}
         )
