@@ -51,6 +51,28 @@ def refuse(found: Iterable[Misplaced]) -> None:
             raise Misplacements(several)
 
 
+_NO_SUCH_KEY = "Take it out; 'autotune schema' prints the keys that there are."
+_WORDING: Mapping[str, str] = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "enum": "must be {expected}",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
+    "string_type": "must be text; write it in quotes",
+    "too_short": "must not be empty",
+}
+"""What pydantic's errors (pydantic 2, its error types and their context) say in the words of a YAML file."""
+
+
 class Frozen(BaseModel):
     """Base of everything that is read from outside: immutable, and unknown keys are errors."""
 
@@ -100,13 +122,21 @@ class Document:
                 yield self._problem_of(detail, key, model)
 
     def _problem_of(self, detail: ErrorDetails, key: KeyPath, model: type[BaseModel]) -> Problem:
-        if detail["type"] == "extra_forbidden":
-            remedy = did_you_mean(str(detail["loc"][-1]), _known_keys(model))
-            return self.problem(key, "unknown key", remedy)
-        message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "missing":
-            return self.problem(key, f"the key {detail['loc'][-1]!r} is missing")
-        return self.problem(key, message + _shown(detail["input"]))
+        last = detail["loc"][-1] if detail["loc"] else ""
+        match detail["type"]:
+            case "extra_forbidden":
+                remedy = did_you_mean(str(last), _known_keys(model))
+                return self.problem(key, "unknown key", remedy or _NO_SUCH_KEY)
+            case "missing" if isinstance(last, int):
+                return self.problem(key, "holds too few values" + _shown(detail["input"]))
+            case "missing":
+                return self.problem(key, f"the key {last!r} is missing", f"Add a line '{last}: ...'.")
+            case "enum" | "literal_error":
+                known = re.findall("'([^']*)'", detail["ctx"]["expected"])
+                remedy = did_you_mean(str(detail["input"]), known)
+                return self.problem(key, _worded(detail) + _shown(detail["input"]), remedy)
+            case _:
+                return self.problem(key, _worded(detail) + _shown(detail["input"]))
 
     def _written_key(self, location: KeyPath) -> KeyPath:
         """Drop what pydantic adds to a location (the names of union members)."""
@@ -186,6 +216,13 @@ def _walk(node: yaml.Node, key: KeyPath) -> Iterator[tuple[KeyPath, int]]:
                 yield from _walk(value, (*key, index))
         case _:
             return
+
+
+def _worded(detail: ErrorDetails) -> str:
+    """Return what is wrong in our words, in pydantic's where there are none."""
+    if detail["type"] in _WORDING:
+        return _WORDING[detail["type"]].format(**detail.get("ctx", {}))
+    return detail["msg"].removeprefix("Value error, ")
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:

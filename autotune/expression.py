@@ -88,7 +88,8 @@ def parse_expression(text: str) -> Expression:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except SyntaxError as error:
-        raise ValueError(f"{text!r} is not an expression: {error.msg}") from None
+        example = "write it like 'chunked_prefill_size <= 8192'"
+        raise ValueError(f"{text!r} is not an expression ({error.msg}); {example}") from None
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
             raise ValueError(f"{text!r} uses {type(node).__name__}, which is not allowed here")  # noqa: TRY004 - bad text, not a bad type

@@ -55,7 +55,8 @@ def _cost(study: Study) -> Iterator[str]:
     launches = math.floor(NIGHT_S / record.duration_s)
     confirmation = Budget().confirmation_launches
     phases = ", ".join(f"{phase} {duration(spent)}" for phase, spent in record.durations_s.items())
-    yield f"SIMULATED: a trial takes {duration(record.duration_s)} ({phases})"
+    each = f"a trial takes {duration(record.duration_s)} ({phases})"
+    yield f"SIMULATED by the profile {study.space.profile}: {each}"
     yield (
         f"SIMULATED: 8 hours hold {launches} launches: {max(launches - confirmation, 0)} for the search, "
         f"{min(confirmation, launches)} for the confirmation"

@@ -282,7 +282,7 @@ class SearchSpace(Frozen):
     def _strange_baseline(self) -> Iterator[Misplaced]:
         for name in self.baseline:
             if name not in self.tune:
-                remedy = did_you_mean(name, self.tune)
+                remedy = did_you_mean(name, self.tune) or "Put it under 'flags', or under 'tune' as well."
                 yield Misplaced(f"{name!r} is not tuned", at=("baseline", name), remedy=remedy)
 
     def _strange_requirements(self) -> Iterator[Misplaced]:
@@ -357,4 +357,5 @@ def _strange_expression(
     for name in sorted(expression.names - set(known)):
         word = name.replace("-", "_")
         message = f"{text!r} names no flag of this space that it may name: {word!r}"
-        yield Misplaced(message, at=at, remedy=remedy or did_you_mean(word, spelled))
+        names = f"It may name {', '.join(sorted(spelled))}."
+        yield Misplaced(message, at=at, remedy=remedy or did_you_mean(word, spelled) or names)

@@ -7,15 +7,15 @@ Invariant: a run folder belongs to one study for ever; other inputs under the sa
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
-from autotune.document import Document, Frozen, KeyPath, read_document, to_yaml
+from autotune.document import Document, Frozen, KeyPath, Model, read_document, to_yaml
 from autotune.engine.dialects import dialect_of
-from autotune.errors import ConfigError, Problem, StudyError
+from autotune.errors import ConfigError, Problem, StudyError, did_you_mean
 from autotune.expression import Expression
 from autotune.load.text import text_maker
 from autotune.load.workload import offer, read_dataset
@@ -24,6 +24,7 @@ from autotune.slo import Slo, undecidable
 from autotune.space import Candidate, Choices, FlagValue, LauncherKind, SearchSpace
 
 STUDY_FILE = "study.yaml"
+_READERS: Mapping[str, Callable[[Path], object]] = {"dataset": read_dataset, "tokenizer": text_maker}
 
 
 class Study(Frozen):
@@ -71,19 +72,15 @@ def read_study(
     Raises:
         ConfigError: with every problem that was found, in either file.
     """
-    space_file, slo_file = read_document(space_path), read_document(slo_path)
-    space, slo = _both(space_file, slo_file)
-    if launcher is not None:
-        space = space.model_copy(update={"launcher": launcher})
-    problems = [
-        *_flag_problems(space, space_file),
-        *_expression_problems(space, space_file),
-        *_launcher_problems(space, space_file),
-    ]
-    if not problems:
-        problems += _baseline_problems(space, space_file)
-    slo = _with_files(slo, slo_path.parent)
-    if problems:
+    problems: list[Problem] = []
+    space_file, space = _read(space_path, SearchSpace, problems)
+    if space_file is not None and space is not None:
+        space = space if launcher is None else space.model_copy(update={"launcher": launcher})
+        problems += _space_problems(space, space_file)
+    slo_file, slo = _read(slo_path, Slo, problems)
+    if slo_file is not None and slo is not None:
+        slo = _with_files(slo, slo_file, problems)
+    if space is None or slo_file is None or slo is None or problems:
         raise ConfigError(problems)
     name = name or _study_name(space_path, slo_path)
     if re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}", name) is None:
@@ -134,17 +131,24 @@ def owner_of(name: str, folder: Path) -> str:
     return f"{name}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
 
 
-def _both(space_file: Document, slo_file: Document) -> tuple[SearchSpace, Slo]:
-    """Validate both files before complaining about either."""
+def _read(path: Path, model: type[Model], problems: list[Problem]) -> tuple[Document | None, Model | None]:
+    """Return the file and its model, as far as there are; what is wrong with them joins the problems."""
+    document = None
     try:
-        space = space_file.to_model(SearchSpace)
-    except ConfigError as first:
-        try:
-            slo_file.to_model(Slo)
-        except ConfigError as second:
-            raise ConfigError([*first.problems, *second.problems]) from None
-        raise
-    return space, slo_file.to_model(Slo)
+        document = read_document(path)
+        return document, document.to_model(model)
+    except ConfigError as error:
+        problems += error.problems
+        return document, None
+
+
+def _space_problems(space: SearchSpace, document: Document) -> tuple[Problem, ...]:
+    problems = (
+        *_flag_problems(space, document),
+        *_expression_problems(space, document),
+        *_launcher_problems(space, document),
+    )
+    return problems or tuple(_baseline_problems(space, document))
 
 
 def _flag_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
@@ -209,14 +213,13 @@ def _launcher_problems(space: SearchSpace, document: Document) -> Iterator[Probl
                 "the simulated launcher needs a profile",
                 f"Add a line 'profile: NAME'; there are {', '.join(profile_names())}.",
             )
-        case LauncherKind.SIMULATED if space.profile not in profile_names():
-            yield document.problem(
-                ("profile",),
-                f"no profile {space.profile!r}",
-                f"There are {', '.join(profile_names())}.",
-            )
         case LauncherKind.DOCKER if space.image is None:
-            yield document.problem(("launcher",), "the docker launcher needs an image")
+            remedy = f"Add a line 'image: NAME', such as lmsysorg/sglang:v{space.version}."
+            yield document.problem(("launcher",), "the docker launcher needs an image", remedy)
+    if space.profile is not None and space.profile not in profile_names():
+        names = profile_names()
+        remedy = did_you_mean(space.profile, names) or f"There are {', '.join(names)}."
+        yield document.problem(("profile",), f"no profile {space.profile!r}", remedy)
 
 
 def _warnings(space: SearchSpace) -> Iterator[str]:
@@ -235,9 +238,9 @@ def _undecidable(slo: Slo, document: Document) -> Iterator[str]:
         yield str(document.problem(key, problem.message, problem.remedy))
 
 
-def _with_files(slo: Slo, folder: Path) -> Slo:
+def _with_files(slo: Slo, document: Document, problems: list[Problem]) -> Slo:
     """Return the SLO with whole paths of its files; each is read once, so that it can be."""
-    workload = slo.workload
+    folder, workload = document.path.parent, slo.workload
     names = {"dataset": workload.dataset, "tokenizer": workload.tokenizer}
     whole = {key: (folder / name).resolve() for key, name in names.items() if name is not None}
     workload = workload.model_copy(update=whole)
@@ -245,14 +248,30 @@ def _with_files(slo: Slo, folder: Path) -> Slo:
         point if point.trace is None else point.model_copy(update={"trace": (folder / point.trace).resolve()})
         for point in slo.load
     )
-    if workload.dataset is not None:
-        read_dataset(workload.dataset)
-    for point in load:
-        if point.trace is not None:
-            offer(workload, point, salt=0)
-    if workload.tokenizer is not None:
-        text_maker(workload.tokenizer)
+    files: list[tuple[KeyPath, Path, Callable[[Path], object]]] = [
+        *((("workload", key), path, _READERS[key]) for key, path in whole.items()),
+        *(
+            (("load", index, "trace"), point.trace, lambda _path, point=point: offer(workload, point, salt=0))
+            for index, point in enumerate(load)
+            if point.trace is not None
+        ),
+    ]
+    for key, path, read in files:
+        problems += _file_problems(key, path, read, document)
     return slo.model_copy(update={"workload": workload, "load": load})
+
+
+def _file_problems(
+    key: KeyPath, path: Path, read: Callable[[Path], object], document: Document
+) -> tuple[Problem, ...]:
+    """Return what is wrong with a file that the SLO names; if it is not there, at the SLO's own line."""
+    if not path.is_file():
+        return (document.problem(key, f"no such file: {path}", "Paths are relative to the SLO file."),)
+    try:
+        read(path)
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 def _inputs_sha256(slo: Slo) -> dict[str, str]:

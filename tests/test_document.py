@@ -1,7 +1,8 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from pydantic import model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from autotune.document import Frozen, Misplaced, Misplacements, read_document, refuse, to_yaml
 from autotune.errors import ConfigError
@@ -43,6 +44,40 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert "the key 'limit_s' is missing" in _problems(tmp_path, "inner: {}\n")
+
+
+class _Worded(Frozen):
+    kind: Literal["fast", "slow"] = "fast"
+    share: float = Field(default=0.5, ge=0, le=1)
+    pair: tuple[int, int] = (1, 2)
+    some: tuple[str, ...] = Field(default=("a",), min_length=1)
+    name: str = Field(default="a", min_length=1)
+    is_on: StrictBool = True
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kind: slw", "kind: must be 'fast' or 'slow' (got 'slw')\n    Did you mean 'slow'?"),
+        ("share: 2", "share: must be at most 1.0 (got 2)"),
+        ("share: -1", "share: must be at least 0.0 (got -1)"),
+        ("share: much", "share: must be a number (got 'much')"),
+        ("pair: [1]", "pair: holds too few values (got [1])"),
+        ("pair: [1, 1.5]", "pair.1: must be a whole number (got 1.5)"),
+        ("some: []", "some: must not be empty (got [])"),
+        ("some: [3]", "some.0: must be text; write it in quotes (got 3)"),
+        ("name: ''", "name: must not be empty (got '')"),
+        ("is_on: 3", "is_on: must be true or false (got 3)"),
+        ("wholly: other", "wholly: unknown key\n    Take it out; 'autotune schema' prints"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_words_of_the_file(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+
+    with pytest.raises(ConfigError) as caught:
+        read_document(tmp_path / "file.yaml").to_model(_Worded)
+
+    assert expected in str(caught.value)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_an_outlook_tells_the_launch_the_defaults_and_the_size_of_the_space() ->
 
 
 def test_a_night_is_counted_in_simulated_launches_and_says_so() -> None:
-    assert "SIMULATED: a trial takes" in _with()
+    assert f"SIMULATED by the profile {STUDY.space.profile}: a trial takes" in _with()
     assert "for the confirmation" in _with()
 
 

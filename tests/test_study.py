@@ -91,6 +91,30 @@ def test_both_files_complain_at_once(tmp_path: Path) -> None:
     assert "no unit" in message
 
 
+def test_a_mistake_in_the_slo_hides_no_wrong_flag(tmp_path: Path) -> None:
+    tune = {"chunked-prefil-size": {"int": [512, 1024]}}
+
+    message = _problems(tmp_path, {"tune": tune}, {"ceilings": ["ttft p95 < 10 at concurrency 4"]})
+
+    assert "Did you mean 'chunked-prefill-size'?" in message
+    assert "no unit" in message
+
+
+def test_a_profile_that_does_not_exist_is_said_whatever_launches(tmp_path: Path) -> None:
+    message = _problems(tmp_path, {"launcher": "docker", "image": "i", "profile": "llama-8b-1xh10"})
+
+    assert "Did you mean 'llama-8b-1xh100'?" in message
+
+
+@pytest.mark.parametrize("key", ["dataset", "tokenizer"])
+def test_a_file_that_is_not_there_is_said_at_the_line_that_names_it(tmp_path: Path, key: str) -> None:
+    prompts = {} if key == "dataset" else {"input_tokens": 8}
+    message = _problems(tmp_path, {}, {"workload": {key: "none", "output_tokens": 8, **prompts}})
+
+    assert f"workload.{key}: no such file: {tmp_path / 'none'}" in message
+    assert "slo.yaml:" in message
+
+
 def test_a_dataset_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     workload = {"workload": {"dataset": "prompts.jsonl", "output_tokens": 8}}
 
@@ -153,13 +177,13 @@ def test_deprecated_flags_are_a_warning_that_names_their_successor(tmp_path: Pat
     assert warnings == ("'cuda-graph-max-bs' is deprecated in sglang 0.5.16: use --cuda-graph-max-bs-decode",)
 
 
-def test_a_ceiling_that_no_launch_can_decide_is_a_warning_with_its_place(tmp_path: Path) -> None:
+def test_a_ceiling_that_no_confirmation_can_decide_is_a_warning_with_its_place(tmp_path: Path) -> None:
     slo = SLO | {"ceilings": ["ttft p99.9 < 1s at concurrency 4"]}
 
     (warning,) = read_study(*_write(tmp_path, SPACE, slo)).warnings
 
     assert "slo.yaml:" in warning
-    assert "ceilings.0: no launch can show" in warning
+    assert "ceilings.0: no confirmation can show" in warning
 
 
 def test_a_baseline_that_the_engine_would_refuse_is_refused_before_any_launch(tmp_path: Path) -> None:

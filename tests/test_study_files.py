@@ -44,9 +44,9 @@ def test_a_tokenizer_and_a_trace_are_looked_for_beside_the_slo(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("workload", "load", "message"),
     [
-        ({}, {"trace": "none.csv", "requests": 3}, "trace cannot be read"),
+        ({}, {"trace": "none.csv", "requests": 3}, "trace: no such file"),
         ({}, {"trace": "trace.csv", "requests": 9}, "has 2 requests, 9 were asked"),
-        ({"tokenizer": "none.json"}, {"requests": 3}, "tokenizer cannot be read"),
+        ({"tokenizer": "none.json"}, {"requests": 3}, "tokenizer: no such file"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_told_before_a_launch(

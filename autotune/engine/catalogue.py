@@ -146,7 +146,7 @@ class Catalogue(Frozen):
         if spec.reserved:
             return f"{name!r} is not for you to set: {spec.reserved}"
         if spec.dead:
-            return f"{name!r} changes nothing in {self.engine} {self.version}: {spec.dead}"
+            return f"{name!r} changes nothing in {self.engine} {self.version}, take it out: {spec.dead}"
         wrong = spec.wrong_value(value)
         return f"{name!r} {wrong}" if wrong else None
 
@@ -188,7 +188,7 @@ class Catalogue(Frozen):
         if name in self.removed:
             return f"{engine} has no flag {name!r}: {self.removed[name]}"
         near = did_you_mean(name.replace("_", "-"), self.flags)
-        return f"{engine} has no flag {name!r}. {near or ''}".rstrip()
+        return f"{engine} has no flag {name!r}. {near or 'Take it out.'}"
 
     def completed(self, knowledge: Knowledge, others: Iterator["Catalogue"]) -> "Catalogue":
         """Return the catalogue with what its own parser could not tell."""

@@ -28,6 +28,7 @@ from autotune.report.front import confirmed_front_lines
 from autotune.report.undecided import remedy_text
 from autotune.report.units import (
     ceiling_value,
+    duration,
     flag_list,
     gain_text,
     metric_value,
@@ -35,6 +36,7 @@ from autotune.report.units import (
     printable,
 )
 from autotune.search.answer import Answer, AnswerKind, Confirmed
+from autotune.search.budget import Budget, expected_trial_s
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.search.repeats import SearchEnd, due_again
@@ -59,6 +61,8 @@ _SEARCH_ENDS = {
     ),
     SearchEnd.STOPPED: "The search was stopped; the same command goes on from there.",
 }
+WORTHWHILE_LAUNCHES = 10
+"""Fewer launches of the search hardly say more than the baseline alone."""
 
 
 def answer_text(history: StudyHistory) -> str:
@@ -319,6 +323,8 @@ def _search_lines(history: StudyHistory) -> Iterator[str]:
     """Yield why the search ended, and what a later call goes on with."""
     if history.search_end is not None:
         yield _SEARCH_ENDS[history.search_end]
+    if history.search_end is SearchEnd.TIME:
+        yield from _more_time_lines(history)
     due = set(due_again(history.trials))
     cut_off = [
         str(trial.number)
@@ -327,3 +333,16 @@ def _search_lines(history: StudyHistory) -> Iterator[str]:
     ]
     if cut_off:
         yield f"Cut off, and run again by the same command with more time: trial {', '.join(cut_off)}."
+
+
+def _more_time_lines(history: StudyHistory) -> Iterator[str]:
+    """Yield how much time would do, if there was none for a single launch of the search."""
+    records = [trial.record for trial in history.trials]
+    each_s = expected_trial_s(records)
+    if each_s and not any(record.role is Role.SEARCH and record.durations_s for record in records):
+        launches = 1 + WORTHWHILE_LAUNCHES + Budget().confirmation_launches
+        yield (
+            f"A trial takes {duration(each_s)}: the baseline, {WORTHWHILE_LAUNCHES} launches of the search "
+            f"and a confirmation of {Budget().confirmation_launches} need {duration(launches * each_s)}; "
+            "fewer --finalists need less."
+        )

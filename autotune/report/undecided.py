@@ -9,7 +9,7 @@ import math
 from autotune.interval import SeenShare
 from autotune.load.arrivals import LoadPoint
 from autotune.metrics import opening_wave
-from autotune.slo import ERROR_RATE, LOOKS, CeilingVerdict, Decision, Slo
+from autotune.slo import ERROR_RATE, CeilingVerdict, Decision, Slo
 from autotune.slo.verdict import decide_share
 
 MOST = 50.0
@@ -36,7 +36,7 @@ def load_factor(slo: Slo, verdict: CeilingVerdict) -> float | None:
     seen, factor = verdict.seen, _STEP
     while seen is not None and factor <= MOST:
         more = SeenShare(seen.share, seen.independent * factor, seen.clusters * factor)
-        if decide_share(ceiling, more, ERROR_RATE / LOOKS) is not Decision.UNDECIDED:
+        if decide_share(ceiling, more, ERROR_RATE) is not Decision.UNDECIDED:
             return factor
         factor *= _STEP
     return None

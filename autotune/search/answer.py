@@ -15,9 +15,7 @@ from autotune.document import Frozen
 from autotune.record import Outcome, TrialRecord
 from autotune.search.confirmation import Contest
 from autotune.search.gains import Gain, LaunchModel, fit
-from autotune.slo import CeilingVerdict, Decision, Slo, Verdict, pool
-
-MINIMUM_ROUNDS = 2
+from autotune.slo import FRESH_LAUNCHES, CeilingVerdict, Decision, Slo, Verdict, pool
 
 
 class Confirmed(Frozen):
@@ -131,7 +129,7 @@ def conclude(contest: Contest, slo: Slo, *, error_rate: float = 0.05) -> Answer:
         error_rate=error_rate,
         is_simulated=any(record.is_simulated for record in contest.fresh),
     )
-    if not all(each.launches >= MINIMUM_ROUNDS for each in standings.everyone):
+    if not all(each.launches >= FRESH_LAUNCHES for each in standings.everyone):
         return answer
     decide = _decide_one if len(slo.goals) == 1 else _decide_several
     return answer.model_copy(update=decide(standings))

@@ -5,6 +5,7 @@ from autotune.slo.decidable import undecidable
 from autotune.slo.promise import Slo
 from autotune.slo.verdict import (
     ERROR_RATE,
+    FRESH_LAUNCHES,
     LOOKS,
     CeilingVerdict,
     Decision,
@@ -16,6 +17,7 @@ from autotune.slo.verdict import (
 
 __all__ = [
     "ERROR_RATE",
+    "FRESH_LAUNCHES",
     "LOOKS",
     "Ceiling",
     "CeilingVerdict",

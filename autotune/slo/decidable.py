@@ -12,11 +12,15 @@ from autotune.load.arrivals import LoadPoint
 from autotune.metrics import opening_wave
 from autotune.slo.ceiling import Ceiling
 from autotune.slo.promise import Slo
-from autotune.slo.verdict import ERROR_RATE, LOOKS, Decision, decide_share
+from autotune.slo.verdict import ERROR_RATE, FRESH_LAUNCHES, LOOKS, Decision, decide_share
+
+_LOOKS_IN_ALL = FRESH_LAUNCHES * LOOKS
 
 
-def undecidable(slo: Slo, *, looks: int = LOOKS, error_rate: float = ERROR_RATE) -> tuple[Problem, ...]:
-    """Return a problem for each percentile ceiling that not even `looks` perfect looks can show to be met.
+def undecidable(slo: Slo, *, error_rate: float = ERROR_RATE) -> tuple[Problem, ...]:
+    """Return a problem for each percentile ceiling that not even a perfect confirmation can show to be met.
+
+    A confirmation pools what its fresh launches saw in all their looks (`verdict.pool`).
 
     A closed loop that is limited by time is left out: how many requests it sends depends on the engine.
     """
@@ -27,14 +31,15 @@ def undecidable(slo: Slo, *, looks: int = LOOKS, error_rate: float = ERROR_RATE)
         sent = _planned_requests(point)
         if ceiling.quantity.percent is None or sent is None:
             continue
-        samples = looks * (sent - opening_wave(sent, point.concurrency))
-        least = _least_samples(ceiling, error_rate / looks)
+        samples = _LOOKS_IN_ALL * (sent - opening_wave(sent, point.concurrency))
+        least = _least_samples(ceiling, error_rate)
         if samples < least:
             message = (
-                f"no launch can show {ceiling.text!r} to be met: its {looks} looks give {samples} requests "
-                f"that count, and {ceiling.quantity.statistic} needs {least} even if all are well"
+                f"no confirmation can show {ceiling.text!r} to be met: {FRESH_LAUNCHES} launches of {LOOKS} "
+                f"looks give {samples} requests that count, and {ceiling.quantity.statistic} needs {least} "
+                "even if all are well"
             )
-            remedy = f"Give {point.label} {_enough(point, math.ceil(least / looks))} or more."
+            remedy = f"Give {point.label} {_enough(point, math.ceil(least / _LOOKS_IN_ALL))} or more."
             problems.append(Problem(message, key=f"ceilings.{index}", remedy=remedy))
     return tuple(problems)
 

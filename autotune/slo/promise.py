@@ -33,7 +33,14 @@ class Slo(Frozen):
     def _misplaced_objectives(self) -> Iterator[Misplaced]:
         if (self.objective is None) == (not self.objectives):
             key = "objectives" if self.objectives else "objective"
-            yield Misplaced("give either objective (one line) or objectives (a list)", at=(key,))
+            remedy = "Write it like 'objective: maximise output_throughput at concurrency 50'."
+            message = "give either objective (one line) or objectives (a list)"
+            yield Misplaced(message, at=(key,), remedy=remedy)
+        quantities = [objective.quantity for objective in self.objectives]
+        for index, quantity in enumerate(quantities):
+            if quantity in quantities[:index]:
+                message = f"a second objective on {quantity}"
+                yield Misplaced(message, at=("objectives", index), remedy="Keep one of them.")
 
     def _repeated_loads(self) -> Iterator[Misplaced]:
         labels = [point.label for point in self.load]

@@ -17,6 +17,8 @@ from autotune.slo.promise import Slo
 ERROR_RATE = 0.05
 LOOKS = 3
 """How often an undecided load point is measured at most; the looks share the error rate evenly."""
+FRESH_LAUNCHES = 2
+"""A study answers with at least so many fresh launches of a candidate; their samples are pooled."""
 
 
 class Decision(StrEnum):

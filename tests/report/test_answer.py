@@ -40,7 +40,7 @@ output_throughput at concurrency 50 1,000 tok/s in the search.""",
 Undecided: too few samples to say whether anything meets the SLO.
 The most promising candidate is trial 1 (chunked-prefill-size 8192, schedule-policy lpm).
 ttft p95 < 10s at concurrency 50: measured 9.80 s, room of 2.00 % of the limit, undecided after 250 samples. \
-By the share seen so far about 2800 would decide it: give concurrency 50 more requests than 300 in the SLO \
+By the share seen so far about 1900 would decide it: give concurrency 50 more requests than 300 in the SLO \
 file (that is a new study).""",
     "front_answered": """\
 A Pareto front meets the SLO, and the choice among its points is yours.
@@ -249,3 +249,15 @@ def test_failed_requests_are_named_beside_the_value_of_the_others() -> None:
     assert "(7 failed requests count as beyond it)" in margin_text(
         answer.binding.model_copy(update={"failed": 7})
     )
+
+
+def test_a_search_without_time_for_a_launch_says_how_much_would_do() -> None:
+    study = made.make_study()
+    baseline = made.trial(study, 0, {}, 1000.0, 9.0)
+    record = baseline.record.model_copy(update={"role": Role.BASELINE, "durations_s": {"launch": 600.0}})
+    alone = made.history(study, NumberedTrial(0, record), answer=None)
+    lines = answer_text(replace(alone, search_end=SearchEnd.TIME)).splitlines()
+    assert lines[-1].startswith("A trial takes 10 min 0 s: the baseline, 10 launches of the search and a co")
+    assert "of 8 need 3 h 10 min" in lines[-1]
+    searched = made.history(study, NumberedTrial(0, record), made.trial(study, 1, made.FASTER, 1100.0, 7.0))
+    assert "A trial takes" not in answer_text(replace(searched, search_end=SearchEnd.TIME))

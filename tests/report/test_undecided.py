@@ -5,7 +5,7 @@ import pytest
 from autotune.interval import SeenShare
 from autotune.metrics import opening_wave
 from autotune.report.undecided import load_factor, remedy_text
-from autotune.slo import ERROR_RATE, LOOKS, CeilingVerdict, Decision, Slo
+from autotune.slo import ERROR_RATE, CeilingVerdict, Decision, Slo
 from autotune.slo.verdict import decide_share
 from tests.support import histories as made
 
@@ -34,7 +34,7 @@ def test_so_much_load_decides_and_a_little_less_does_not(share: float) -> None:
 
     assert factor is not None
     decided = [
-        decide_share(STUDY.slo.ceilings[0], SeenShare(share, 50.0 * times, 50.0 * times), ERROR_RATE / LOOKS)
+        decide_share(STUDY.slo.ceilings[0], SeenShare(share, 50.0 * times, 50.0 * times), ERROR_RATE)
         for times in (factor, factor / 1.06)
     ]
     assert decided[0] is not Decision.UNDECIDED
