@@ -177,7 +177,7 @@ def read_document(path: Path) -> Document:
 
 
 class _CautiousDumper(yaml.SafeDumper):
-    """Quotes what only YAML 1.2 takes for a number (1e3, 0o17), and escapes Unicode's line breaks."""
+    """Quotes what other readers take for a number (1e3, 0o17) or a truth (y), and escapes line breaks."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         """Return a string's node, in double quotes where only those can carry it."""
@@ -189,6 +189,7 @@ _CautiousDumper.add_representer(str, _CautiousDumper.represent_text)
 _CautiousDumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+[eE][-+]?\d+|0o[0-7]+)$"), list("-+0123456789")
 )
+_CautiousDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 
 
 def to_yaml(model: BaseModel) -> str:

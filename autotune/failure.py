@@ -42,6 +42,7 @@ class FailureKind(StrEnum):
     BIND_SOURCE_MISSING = "bind_source_missing"
     NAME_TAKEN = "name_taken"
     DRIVER_ERROR = "driver_error"
+    DISK_FULL = "disk_full"
     NODE_LOST = "node_lost"
     DAEMON_UNREACHABLE = "daemon_unreachable"
     CRASHED = "crashed"
@@ -58,6 +59,7 @@ _OF_THE_NODE = frozenset(
         FailureKind.BIND_SOURCE_MISSING,
         FailureKind.NAME_TAKEN,
         FailureKind.DRIVER_ERROR,
+        FailureKind.DISK_FULL,
         FailureKind.NODE_LOST,
         FailureKind.DAEMON_UNREACHABLE,
     }

@@ -62,7 +62,7 @@ class StudyView:
             case TrialEnded(trial=trial, record=record, left_s=left_s):
                 self._count(record, left_s)
                 line = f"trial {trial.number:>3}  {self._told(record)}"
-                self.console.print(line, highlight=False, soft_wrap=True)
+                self.console.print(line, highlight=False, soft_wrap=not self.console.is_terminal)
             case Recovered(run_again=again, removed=removed):
                 self._tell_recovered(again, removed)
         if self._live is not None:

@@ -20,7 +20,6 @@ from autotune.engine.plan import plan_launch
 from autotune.errors import LoadError
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.load.arrivals import LoadPoint
-from autotune.load.client import HttpEndpoint
 from autotune.load.health import invalid_reason
 from autotune.load.records_file import write_records
 from autotune.load.workload import offer, warm_up
@@ -242,6 +241,8 @@ class _TrialRun:
     def _endpoint_of(self, engine: RunningEngine) -> Endpoint:
         match engine.address:
             case HttpAddress(base_url=base_url, vocabulary_size=vocabulary_size):
+                from autotune.load.client import HttpEndpoint  # noqa: PLC0415 - httpx takes 0.3 s
+
                 return HttpEndpoint(
                     base_url,
                     self.study.slo.workload,

@@ -21,7 +21,13 @@ from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import conclude
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
 from autotune.search.confirmation import Contest, NumberedTrial, contest_of
-from autotune.search.feasibility import infeasible_reason, same_candidate, same_effect
+from autotune.search.feasibility import (
+    DOUBTED_PER_LAUNCH,
+    MemoryLessons,
+    infeasible_reason,
+    same_candidate,
+    same_effect,
+)
 from autotune.search.ledger import AskedTrial, Ledger, StudyHistory
 from autotune.search.repeats import (
     ALIKE,
@@ -35,6 +41,7 @@ from autotune.search.repeats import (
 )
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.storage import storage_errors
+from autotune.search.twin import twin_of
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
 from autotune.trial import TrialOrder, run_trial, take_over
@@ -99,6 +106,7 @@ class _Tuner:
 
     `finished`: the trials that were told, as of the last one. `cut_off`: those that this call's deadline
     ended; a later call, with more time, runs them again. `known`: the candidates the search has settled.
+    `doubted`: how many candidates this call asked for that `lessons` speak against, launched or not.
     """
 
     study: Study
@@ -110,9 +118,11 @@ class _Tuner:
     finished: tuple[NumberedTrial, ...] = ()
     cut_off: set[int] = field(default_factory=set)
     known: set[Candidate] = field(default_factory=set)
+    doubted: int = 0
     spoilt_confirmations: int = 0
     deadline_s: float | None = None
     has_old_answer: bool = True
+    lessons: MemoryLessons = field(init=False)
 
     def run(self, sampler: SamplerKind) -> StudyHistory:
         """Settle the past, then baseline, search, confirmation and answer."""
@@ -123,8 +133,15 @@ class _Tuner:
         self._take_in(self.ledger.trials())
         allowance = allowance_s(self.budget, self.finished)
         self.deadline_s = None if allowance is None else self.launcher.clock.now_s() + allowance
-        seed = self.study.seed + len(self.finished)
-        self.ledger.use(make_sampler(sampler, self.study.space, seed=seed, accepts=self._is_worth_a_trial))
+        self.ledger.use(
+            make_sampler(
+                sampler,
+                self.study.space,
+                seed=self.study.seed + len(self.finished),
+                accepts=self._is_worth_a_trial,
+                prior=twin_of(self.study) if sampler is SamplerKind.GP else None,
+            )
+        )
         self.ledger.end_search(None)
         try:
             self._measure_baseline()
@@ -222,7 +239,7 @@ class _Tuner:
             is_simulated=self.launcher.is_simulated,
             began_s=self.launcher.clock.now_s(),
         )
-        reason = infeasible_reason(self.study.space, asked.candidate)
+        reason = self._certain_reason(asked.candidate) or self._doubt(asked.candidate)
         if reason is not None:
             return record.model_copy(update={"reason": reason})
         twin = same_candidate(asked.candidate, self._settled())
@@ -294,13 +311,27 @@ class _Tuner:
         )
 
     def _is_worth_a_trial(self, candidate: Candidate) -> bool:
-        return candidate not in self.known and infeasible_reason(self.study.space, candidate) is None
+        """Whether it is worth one; a doubted candidate is only if the last one was not refused."""
+        if candidate in self.known or self._certain_reason(candidate) is not None:
+            return False
+        was_refused = bool(self.finished) and self.finished[-1].record.outcome is Outcome.INFEASIBLE
+        return not was_refused or self.lessons.doubt(candidate) is None
+
+    def _certain_reason(self, candidate: Candidate) -> str | None:
+        return infeasible_reason(self.study.space, candidate) or self.lessons.refusal(candidate)
+
+    def _doubt(self, candidate: Candidate) -> str | None:
+        """Return why a candidate is not launched that may fail; None for every tenth of them."""
+        doubt = self.lessons.doubt(candidate)
+        self.doubted += doubt is not None
+        return None if self.doubted % DOUBTED_PER_LAUNCH == 0 else doubt
 
     def _take_in(self, trials: tuple[NumberedTrial, ...]) -> None:
         """Hold these to be the trials that were told."""
         self.finished = trials
         records = (trial.record for trial in self._settled())
         self.known = {record.to_candidate() for record in records if record.role is Role.SEARCH}
+        self.lessons = MemoryLessons(self.study.space, self._settled())
 
     def _settled(self) -> tuple[NumberedTrial, ...]:
         """Return the finished trials that say something about their candidate."""

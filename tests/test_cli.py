@@ -80,7 +80,9 @@ def test_a_study_can_be_named_by_its_folder(
     assert "answer" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("target", ["docker", "compose", "sglang-config", "json"])
+@pytest.mark.parametrize(
+    "target", ["docker", "compose", "systemd", "kubernetes", "helm", "slurm", "sglang-config", "json"]
+)
 def test_the_confirmed_candidate_is_exported_with_its_evidence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -93,14 +95,14 @@ def test_the_confirmed_candidate_is_exported_with_its_evidence(
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0
     assert all(path.exists() for path in written)
-    assert "EVIDENCE.md" in {path.name for path in written}
+    assert {"EVIDENCE.md", "verify.sh", "slo.yaml"} < {path.name for path in written}
     assert "simulated" in (tmp_path / "EVIDENCE.md").read_text().lower()
 
 
 def test_an_unknown_target_names_the_known_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
 ) -> None:
-    assert _run(monkeypatch, "export", STUDY, "--to", "helm", "--runs", str(runs)) == 2
+    assert _run(monkeypatch, "export", STUDY, "--to", "podman", "--runs", str(runs)) == 2
     assert "compose" in capsys.readouterr().err
 
 
@@ -147,7 +149,7 @@ def test_a_schema_is_json(
     [
         (["schema", "studies"], "there are space, slo"),
         (["tune", *INPUTS, "--launcher", "dockr"], "there are docker, process, simulated"),
-        (["tune", *INPUTS, "--launcher", "simulated", "--sampler", "grid"], "there are tpe, random"),
+        (["tune", *INPUTS, "--launcher", "simulated", "--sampler", "grid"], "there are tpe, gp, random"),
         (["tune", *INPUTS, "--launcher", "simulated", "--until", "7 am"], "a time of day such as 07:00"),
         (["tune", *INPUTS, "--launcher", "simulated", "--study", "a/b"], "a name has letters"),
         (["tune", "none.yaml", INPUTS[1]], "none.yaml:1: no such file"),

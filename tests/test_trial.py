@@ -32,6 +32,7 @@ OF_THE_NODE = {
     FailureKind.DRIVER_ERROR,
     FailureKind.NODE_LOST,
     FailureKind.DAEMON_UNREACHABLE,
+    FailureKind.DISK_FULL,
 }
 
 

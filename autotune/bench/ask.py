@@ -24,6 +24,7 @@ from autotune.bench.points import (
     length_sweep,
     rate_ladder,
 )
+from autotune.bench.promise import read_slo, slo_points
 from autotune.bench.run import Asked
 from autotune.bench.search import Range
 from autotune.bench.target import Target
@@ -32,12 +33,22 @@ from autotune.errors import ConfigError
 from autotune.load.arrivals import LoadPoint
 from autotune.load.trace import read_trace, trace_rate_rps
 from autotune.load.workload import Wire, Workload, offer
-from autotune.slo import parse_ceiling
+from autotune.slo import Slo, parse_ceiling
 from autotune.stalls import StallLimit
 
 DEFAULT_CONCURRENCIES = (1, 8, 32)
 _SEARCH = re.compile(r"(?P<kind>concurrency|rate)(?::(?P<low>[\d.]+)-(?P<high>[\d.]+))?")
 _SEARCHED = {"concurrency": (1.0, 512.0), "rate": (0.25, 64.0)}
+_SAID_BY_SLO = {
+    **{name: f"--{name}" for name in ("concurrency", "rate", "lengths", "search", "protocol", "workload")},
+    **{name: f"--{name}" for name in ("requests", "arrivals", "burstiness", "trace")},
+    "duration_s": "--duration",
+    "ceilings": "--ceiling",
+}
+_MAY_END_EARLY = (
+    "answers may be shorter than asked: ignore_eos is not sent, since this server is not known to be an "
+    "SGLang or a vLLM and may refuse it; --ignore-eos sends it"
+)
 _Number = TypeVar("_Number", int, float)
 
 
@@ -51,10 +62,12 @@ class Options:
     search: str | None = None
     protocol: str | None = None
     workload: Path | None = None
+    slo: Path | None = None
     input_tokens: int = 1024
     output_tokens: int = 256
     endpoint: str | None = None
     tokenizer: Path | None = None
+    ignore_eos: bool | None = None
     requests: int | None = None
     duration_s: float | None = None
     arrivals: str | None = None
@@ -98,12 +111,18 @@ def _plan(options: Options, target: Target) -> Plan:
     amount = Amount(options.requests, options.duration_s)
     if options.requests is not None and options.duration_s is not None:
         raise ConfigError("give either --requests or --duration")
-    workload, arrivals = _workload(options, target), _arrivals(options)
-    points, told = fitting(_points(options, workload, amount, arrivals), target.context_tokens)
+    slo = _slo(options)
+    workload, arrivals = _workload(options, target, slo), _arrivals(options)
+    asked = _points(options, workload, amount, arrivals) if slo is None else slo_points(slo, workload)
+    points, told = fitting(asked, target.context_tokens)
+    if slo is not None and told:
+        raise ConfigError("\n".join(["the SLO cannot be kept by this model", *told]))
     where = _range(options)
     if where is None and not points:
         raise ConfigError("\n".join(["there is nothing to measure", *told]))
     stall = StallLimit(options.stall_below_tps, options.stall_longer_than_s)
+    if not workload.ignore_eos and options.ignore_eos is None and not target.is_engine:
+        told.append(_MAY_END_EARLY)
     plan = Plan(
         workload, tuple(points), Asked(_ceilings(options), stall), amount, arrivals, where, tuple(told)
     )
@@ -111,18 +130,32 @@ def _plan(options: Options, target: Target) -> Plan:
     return plan
 
 
-def _workload(options: Options, target: Target) -> Workload:
+def _slo(options: Options) -> Slo | None:
+    """Return the SLO to be verified, None if none is: it says everything that other options say."""
+    if options.slo is None:
+        return None
+    said_twice = [option for name, option in _SAID_BY_SLO.items() if getattr(options, name)]
+    if said_twice:
+        raise ConfigError(f"--slo says the load and the ceilings; leave out {', '.join(said_twice)}")
+    return read_slo(options.slo)
+
+
+def _workload(options: Options, target: Target, slo: Slo | None) -> Workload:
     said: dict[str, Any] = {"seed": options.seed}
-    if options.workload is not None:
+    if slo is not None:
+        said = slo.workload.model_dump(by_alias=True)
+    elif options.workload is not None:
         given = read_document(options.workload).to_model(Workload)
         said = given.model_dump(by_alias=True)
     else:
         said |= {"input_tokens": options.input_tokens, "output_tokens": options.output_tokens}
-        said["endpoint"] = target.wire
+        said |= {"endpoint": target.wire, "ignore_eos": target.is_engine}
     if options.endpoint is not None:
         said["endpoint"] = _one_of("--endpoint", options.endpoint, tuple(Wire))
     if options.tokenizer is not None:
         said["tokenizer"] = options.tokenizer
+    if options.ignore_eos is not None:
+        said["ignore_eos"] = options.ignore_eos
     return Workload.model_validate(said)
 
 

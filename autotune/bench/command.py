@@ -54,7 +54,9 @@ def bench(
 def _measured(target: Target, plan: Plan, console: Console) -> tuple[BenchReport, bool]:
     with console.status("looking at the server") as status:
         progress = _Progress(console, status)
-        runner = Bench(target, plan.asked, http_endpoint(target), progress.begin, progress.end)
+        runner = Bench(
+            target, plan.asked, http_endpoint(target, progress.ended), progress.begin, progress.end
+        )
         search, notes = None, list(plan.notes)
         try:
             runner.run(plan.points)
@@ -67,16 +69,22 @@ def _measured(target: Target, plan: Plan, console: Console) -> tuple[BenchReport
 
 
 class _Progress:
-    """A line for every point that is done and, on a terminal, one that tells which is under way."""
+    """A line for every point that is done and, on a terminal, one that tells how far the present one is."""
 
     def __init__(self, console: Console, status: Status) -> None:
         self._console = console
         self._status = status
+        self._point = ""
 
     def begin(self, point: BenchPoint) -> None:
         """Tell what is measured now."""
         amount = f"{point.load.requests} requests" if point.load.requests else f"{point.load.duration_s:g} s"
-        self._status.update(escape(f"{point.sweep}: {point.label}, {amount}"))
+        self._point = f"{point.sweep}: {point.label}, {amount}"
+        self._status.update(escape(self._point))
+
+    def ended(self, requests: int) -> None:
+        """Tell how many requests of the load under way are over (of the warm-up, while that lasts)."""
+        self._status.update(escape(f"{self._point}: {requests} answered"))
 
     def end(self, row: BenchRow) -> None:
         """Tell what came out."""

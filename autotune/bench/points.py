@@ -35,12 +35,16 @@ _LENGTH_OUTPUT_TOKENS = 8
 
 @dataclass(frozen=True)
 class BenchPoint:
-    """One load point; `x` is its place on its sweep's axis: tokens, requests in flight, or requests/s."""
+    """One load point; `x` is its place on its sweep's axis: tokens, requests in flight, or requests/s.
+
+    `ceilings`: those of this point alone, without its load (`ttft p95 < 10s`).
+    """
 
     sweep: Sweep
     x: float
     workload: Workload
     load: LoadPoint
+    ceilings: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -82,6 +82,7 @@ class BenchReport(Frozen):
     def has_missed(self) -> bool:
         """Whether a ceiling was missed, or the client spoilt a point that has ceilings.
 
+        What is undecided after one measurement counts by its value.
         Those of a search are there to be missed at some point; it misses if no load keeps them.
         """
         swept = [row for row in self.rows if row.sweep is not Sweep.SEARCH]
@@ -91,7 +92,7 @@ class BenchReport(Frozen):
 def _misses(row: BenchRow) -> bool:
     if row.invalid is not None:
         return bool(row.ceilings)
-    return any(each.decision is Decision.MISSED for each in row.ceilings)
+    return any(each.decision is Decision.MISSED or each.margin_ratio < 0 for each in row.ceilings)
 
 
 def row_of(

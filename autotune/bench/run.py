@@ -101,17 +101,21 @@ class Bench:
         self.target.flush()
         offered = offer(point.workload, point.load, salt=next(self._salts))
         result = endpoint.run(offered)
-        return row_of(point, offered, result, self.asked.ceilings, self.asked.stall)
+        ceilings = (*self.asked.ceilings, *point.ceilings)
+        return row_of(point, offered, result, ceilings, self.asked.stall)
 
 
-def http_endpoint(target: Target) -> Callable[[Workload], Endpoint]:
-    """Return what loads a server with a workload."""
+def http_endpoint(
+    target: Target, on_progress: Callable[[int], None] | None = None
+) -> Callable[[Workload], Endpoint]:
+    """Return what loads a server with a workload; `on_progress` is told how many requests are over."""
     return lambda workload: HttpEndpoint(
         target.base_url,
         workload,
         model=target.model,
         vocabulary_size=target.vocabulary_size,
         headers=target.headers,
+        on_progress=on_progress,
     )
 
 

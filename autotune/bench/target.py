@@ -15,19 +15,25 @@ from autotune.errors import ConfigError, did_you_mean
 from autotune.load.probe import ServedModel, served_models
 from autotune.load.workload import Wire
 
+_ENGINES = ("sglang", "vllm")
 COMMON_VOCABULARY = 32_000
 """Ids below it exist in practically every model; used where a server does not tell the size."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server as requests see it. `is_sglang`: it has SGLang's own pages (to flush its cache)."""
+    """A server as requests see it.
+
+    `is_sglang`: it has SGLang's own pages (to flush its cache). `is_engine`: it is known to take what SGLang
+    and vLLM take beyond OpenAI's interface; a strict gateway may refuse a request for it.
+    """
 
     base_url: str
     model: str
     context_tokens: int | None
     vocabulary_size: int
     is_sglang: bool
+    is_engine: bool = True
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -66,6 +72,7 @@ def find_target(
         context_tokens=served.context_tokens,
         vocabulary_size=vocabulary_size or told or COMMON_VOCABULARY,
         is_sglang=is_sglang,
+        is_engine=is_sglang or served.owner in _ENGINES,
         headers=headers,
     )
 

@@ -86,12 +86,25 @@ class FlagSpec(Frozen):
         return None
 
 
+class MemoryUse(Frozen):
+    """How flags decide what GPU memory an engine takes; a flag that is not named may do anything.
+
+    `heavier`: more memory the higher the value, all else equal. `neutral`: no influence. `fraction`: the flag
+    whose least workable value the engine prints when its weights leave no room for the KV pool.
+    """
+
+    heavier: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
+    fraction: str | None = None
+
+
 class Knowledge(Frozen):
     """What is known about an engine's flags beyond its parser, by flag name; the words of `FlagSpec`.
 
     `removed`: flags of other versions and what became of them. A flag that a version lacks is skipped.
     """
 
+    memory: MemoryUse = MemoryUse()
     minimum: dict[str, float] = Field(default_factory=dict)
     maximum: dict[str, float] = Field(default_factory=dict)
     dead: dict[str, str] = Field(default_factory=dict)

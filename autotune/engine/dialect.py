@@ -5,13 +5,13 @@ such a value and one more entry in `dialects.py`. Pure.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from autotune.engine.catalogue import Catalogue
+from autotune.engine.catalogue import Catalogue, MemoryUse
 from autotune.failure import FailureKind, StartPhase
 from autotune.space import Candidate, FlagValue, SearchSpace
 
@@ -122,6 +122,7 @@ class Dialect:
     catalogue: LoadCatalogue
     known_defaults: KnownDefaults
     invalid_reason: InvalidReason
+    memory_use: Callable[[], MemoryUse]
     parse_effective: ParseEffective
     start_lines: tuple[StartLine, ...]
     failure_lines: tuple[FailureLine, ...]

@@ -9,7 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from autotune.engine.dialects import dialect_of
 from autotune.engine.http_api import EngineApi, NoAnswerError
 from autotune.engine.launcher import Clock, HttpAddress
 from autotune.engine.log_watch import LogWatch, Verdict, is_later
+from autotune.engine.phase_budgets import BudgetRule, PhaseBudgets
 from autotune.engine.plan import LaunchPlan, RankPlan
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 
@@ -50,6 +51,7 @@ class Patience:
     stop_s: float = 20.0
     stop_loading_s: float = 3.0
     release_s: float = 60.0
+    phases: BudgetRule = field(default_factory=BudgetRule)
 
 
 class WatchedRank(Protocol):
@@ -89,7 +91,12 @@ class LaunchWatch:
     """A launch as seen from outside."""
 
     def __init__(
-        self, plan: LaunchPlan, on_phase: Callable[[StartPhase], None], clock: Clock, patience: Patience
+        self,
+        plan: LaunchPlan,
+        on_phase: Callable[[StartPhase], None],
+        clock: Clock,
+        patience: Patience,
+        budgets: PhaseBudgets | None = None,
     ) -> None:
         self.plan = plan
         self.api = EngineApi(plan.base_url, dialect_of(plan.engine))
@@ -97,6 +104,7 @@ class LaunchWatch:
         self._on_phase = on_phase
         self._clock = clock
         self._patience = patience
+        self._budgets = budgets or PhaseBudgets(patience.phases)
         self._ranks: Sequence[WatchedRank] = ()
         self._entered_s: dict[StartPhase, float] = {}
         self._failure: EngineFailure | None = None
@@ -130,6 +138,7 @@ class LaunchWatch:
         self._enter(StartPhase.SERVING)
         for rank in self._ranks:
             rank.watch.advance(StartPhase.SERVING)
+        self._budgets.learn(self.phases_s())
 
     def _watch_until_healthy(self, pool: ThreadPoolExecutor) -> None:
         healthy = pool.submit(self.api.is_healthy)
@@ -244,12 +253,24 @@ class LaunchWatch:
         )
 
     def _overdue(self) -> EngineFailure | None:
-        if self._waited_s() < self.plan.ready_timeout_s:
+        line = self._overdue_line()
+        if line is None:
             return None
         is_meeting = self.phase is StartPhase.RENDEZVOUS
-        kind = FailureKind.RENDEZVOUS_TIMEOUT if is_meeting else FailureKind.NOT_READY
-        line = f"not ready after {self.plan.ready_timeout_s:g} s, still in phase {self.phase}"
-        return self._described(kind, line)
+        return self._described(FailureKind.RENDEZVOUS_TIMEOUT if is_meeting else FailureKind.NOT_READY, line)
+
+    def _overdue_line(self) -> str | None:
+        """Return why the launch takes too long: over all, or in its phase by what earlier launches took."""
+        if self._waited_s() >= self.plan.ready_timeout_s:
+            return f"not ready after {self.plan.ready_timeout_s:g} s, still in phase {self.phase}"
+        spent_s = self._clock.now_s() - self._entered_s[self.phase]
+        budget = self._budgets.of(self.phase)
+        if budget is None or spent_s < budget.limit_s:
+            return None
+        return (
+            f"{spent_s:.0f} s in phase {self.phase}, which took {budget.slowest_s:.0f} s at most "
+            f"in the {budget.launches} launches before"
+        )
 
     def _described(self, kind: FailureKind, line: str) -> EngineFailure:
         tail = tuple(self._ranks[0].watch.tail)

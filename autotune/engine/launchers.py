@@ -4,7 +4,6 @@ In: a study's search space. Out: a `Launcher`.
 """
 
 from autotune.engine.launcher import Launcher
-from autotune.engine.process import ProcessLauncher
 from autotune.engine.simulated import SimulatedLauncher
 from autotune.errors import ConfigError
 from autotune.simulator.profile import read_profile
@@ -23,6 +22,8 @@ def open_launcher(space: SearchSpace, *, seed: int) -> Launcher:
                 raise ConfigError("the simulated launcher needs a 'profile' in the search space")
             return SimulatedLauncher(read_profile(space.profile), seed)
         case LauncherKind.PROCESS:
+            from autotune.engine.process import ProcessLauncher  # noqa: PLC0415 - httpx takes 0.3 s
+
             return ProcessLauncher()
         case LauncherKind.DOCKER:
             if space.image is None:

@@ -13,6 +13,7 @@ import psutil
 
 from autotune.engine.launch_watch import LaunchWatch, MonotonicClock, Patience, WatchedEngine
 from autotune.engine.launcher import Clock
+from autotune.engine.phase_budgets import PhaseBudgets
 from autotune.engine.plan import LaunchPlan
 from autotune.engine.process_launch import Launch, held_ports
 from autotune.engine.process_tree import described, is_local, kill_until_gone, living, marked, names_of
@@ -27,6 +28,7 @@ class ProcessLauncher:
     def __init__(self, patience: Patience | None = None) -> None:
         self._patience = patience or Patience()
         self._clock = MonotonicClock()
+        self._budgets = PhaseBudgets(self._patience.phases)
 
     @property
     def clock(self) -> Clock:
@@ -50,7 +52,7 @@ class ProcessLauncher:
         """
         _refuse_other_machines(plan)
         _refuse_held_ports(plan)
-        watch = LaunchWatch(plan, on_phase, self._clock, self._patience)
+        watch = LaunchWatch(plan, on_phase, self._clock, self._patience, self._budgets)
         launch = Launch(watch, folder, self._patience)
         try:
             launch.start()

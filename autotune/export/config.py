@@ -53,7 +53,7 @@ def config_files(selection: Selection) -> tuple[ExportFile, ...]:
     command = space.command or dialect.command
     options = [_options(rank.argv[len(command) :]) for rank in plan.ranks]
     shared = _shared(options, dialect.catalogue(space.version))
-    head = (*selection.marks, f"{selection.origin}; evidence in EVIDENCE.md.")
+    head = selection.head
     values = dump_yaml({option.name: option.value for option in shared})
     return (
         ExportFile(_CONFIG_NAME, comments(head) + values),

@@ -55,14 +55,20 @@ def containers(selection: Selection) -> tuple[Container, ...]:
 
 def advice(selection: Selection, container: Container) -> tuple[str, ...]:
     """Return the comment lines at the head of a container's file."""
-    several = len(selection.history.study.space.nodes) > 1
     return (
-        *selection.marks,
-        f"{selection.origin}; evidence in EVIDENCE.md.",
-        f"Rank {container.rank}, for {container.node.name} ({container.node.address}).",
-        *_several_advice(several=several),
+        *rank_advice(selection, container.rank),
         f"Restart policy {RESTART}: a service comes back by itself, a trial must not.",
         *(f"{name} is taken from the environment of this command." for name in container.environment_from),
+    )
+
+
+def rank_advice(selection: Selection, rank: int) -> tuple[str, ...]:
+    """Return the comment lines at the head of a rank's file, whatever it runs in."""
+    nodes = selection.history.study.space.nodes
+    return (
+        *selection.head,
+        f"Rank {rank}, for {nodes[rank].name} ({nodes[rank].address}).",
+        *_several_advice(several=len(nodes) > 1),
     )
 
 

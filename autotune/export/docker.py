@@ -30,15 +30,19 @@ def docker_files(selection: Selection) -> tuple[ExportFile, ...]:
 
 
 def _script(selection: Selection, container: Container) -> str:
-    lines = [*_options(container), (container.image, *container.argv)]
+    lines = [
+        ("--detach", "--init"),
+        ("--name", container.name),
+        ("--restart", RESTART),
+        *run_options(container),
+        (container.image, *container.argv),
+    ]
     command = " \\\n  ".join(["exec docker run", *(shlex.join(words) for words in lines)])
     return f"#!/bin/sh\n{comments(advice(selection, container))}set -eu\n\n{command}\n"
 
 
-def _options(container: Container) -> Iterator[tuple[str, ...]]:
-    yield ("--detach", "--init")
-    yield ("--name", container.name)
-    yield ("--restart", RESTART)
+def run_options(container: Container) -> Iterator[tuple[str, ...]]:
+    """Yield the options of docker run that make the container like its trial's, whoever restarts it."""
     yield ("--network", "host")
     yield ("--shm-size", container.settings.shm_size)
     if container.settings.ipc == "host":

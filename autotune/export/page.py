@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from autotune import __version__
 from autotune.document import to_yaml
+from autotune.export.change import changes, single_effects, whole_effect
 from autotune.export.evidence import launches_of
 from autotune.export.file import ExportFile
 from autotune.export.selection import Selection
@@ -41,6 +42,7 @@ def _blocks(selection: Selection) -> Iterator[str]:
     yield f"# Evidence for trial {selection.trial.number} of {study.name}"
     yield from (f"**{_code(mark)}**" for mark in selection.marks)
     yield _block(answer_text(selection.history))
+    yield from _changes(selection)
     yield "## Ceilings"
     yield _ceilings(selection)
     yield from _fresh_launches(selection)
@@ -57,6 +59,26 @@ def _blocks(selection: Selection) -> Iterator[str]:
     yield "## Inputs"
     yield _block(to_yaml(study.space))
     yield _block(to_yaml(study.slo))
+
+
+def _changes(selection: Selection) -> Iterator[str]:
+    """Yield the difference from the baseline in words, and its measured effect."""
+    changed = changes(selection)
+    yield "## Changes against the baseline"
+    if not changed:
+        yield "None that is known."
+        return
+    yield _list(map(str, changed))
+    source, effects = whole_effect(selection)
+    if effects:
+        yield f"Effect of {'this change' if len(changed) == 1 else 'all of it together'} ({source}):"
+        yield _list(effects)
+    singles = tuple(single_effects(selection))
+    if singles:
+        yield "Single flags, from two trials of the search that differ in nothing else, one launch each:"
+        yield _list(singles)
+    elif len(changed) > 1:
+        yield "What a single flag did is not known: no two trials differ in one of them alone."
 
 
 def _ceilings(selection: Selection) -> str:
@@ -155,6 +177,10 @@ def _facts(selection: Selection) -> list[tuple[str, str]]:
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *([_code(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_code(line)}" for line in lines)
 
 
 def _code(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from autotune import __version__
 from autotune.engine.plan import LaunchPlan
 from autotune.errors import AutotuneError, ConfigError
+from autotune.export.remedy import remedies
 from autotune.report.answer import SIMULATED, nearest_text, shortfall
 from autotune.report.commands import trial_plan
 from autotune.report.findings import (
@@ -50,19 +51,29 @@ class Selection:
         return f"autotune {__version__}, study {self.history.study.name}, trial {self.trial.number}"
 
     @property
+    def head(self) -> tuple[str, ...]:
+        """What every file says first: the marks, where it comes from, where the evidence is."""
+        return (*self.marks, f"{self.origin}; evidence in EVIDENCE.md.")
+
+    @property
     def plan(self) -> LaunchPlan:
         """The launch as the study made it."""
         return trial_plan(self.history.study, self.trial)
 
     @property
     def container_plan(self) -> LaunchPlan:
-        """The launch inside a container, whatever launched the study's own trials.
+        """The launch inside a container, whatever launched the study's own trials."""
+        return self.plan_led_from(self.history.study.space.nodes[0].address)
+
+    def plan_led_from(self, address: str) -> LaunchPlan:
+        """Return the launch on hosts of their own, in the image if there is one, rank 0 at that address.
 
         A command that was written for processes names a program of that host, so the image's own is used.
         """
         space = self.history.study.space
-        changes: dict[str, object] = {"launcher": LauncherKind.DOCKER}
-        if space.launcher is LauncherKind.PROCESS:
+        leader = space.nodes[0].model_copy(update={"address": address})
+        changes: dict[str, object] = {"launcher": LauncherKind.DOCKER, "nodes": (leader, *space.nodes[1:])}
+        if space.launcher is LauncherKind.PROCESS and space.image is not None:
             changes["command"] = None
         study = self.history.study.model_copy(update={"space": space.model_copy(update=changes)})
         return trial_plan(study, self.trial)
@@ -135,8 +146,11 @@ def _choice(history: StudyHistory) -> str:
 def _refusal(history: StudyHistory, trial: NumberedTrial, lack: str) -> str:
     near = nearest(history)
     hint = "" if near is None or near.number == trial.number else f"\n    {nearest_text(history)}"
+    help_lines = remedies(history, near) if near and shortfall(history, near) else ()
+    help_text = "".join(f"\n    {line}" for line in help_lines)
     return (
-        f"trial {trial.number} does not meet the SLO: {lack}.{hint}\n    --force exports it, marked as such."
+        f"trial {trial.number} does not meet the SLO: {lack}.{hint}{help_text}"
+        "\n    --force exports it, marked as such."
     )
 
 

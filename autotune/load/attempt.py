@@ -6,12 +6,13 @@ Invariant: the tokens of the chunks add up to the server's own count.
 
 import math
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
 from autotune.load.failure import StreamError
-from autotune.load.stream import EventSplitter
-from autotune.load.wire import Progress, Tally, read_event
+from autotune.load.stream import EventSplitter, objects_in_a_list
+from autotune.load.wire import Progress, Tally, parsed_list, progress_of, read_event
 from autotune.load.workload import Wire
 from autotune.request import Request, RequestFailure, RequestFailureKind, RequestPhase, RequestRecord
 
@@ -71,6 +72,21 @@ class Attempt:
         for event in self._splitter.feed(data):
             self._take(read_event(self._wire, event), at_s)
 
+    def receive_all(self, reads: Sequence[bytes], times_s: Sequence[float]) -> None:
+        """Take in several reads at once, which takes half the time where each is one event.
+
+        Raises:
+            StreamError: as `receive`, when the read is come to.
+        """
+        objects = objects_in_a_list(reads) if self._splitter.is_idle else None
+        events = None if objects is None else parsed_list(objects, len(reads))
+        if events is None:
+            for data, at_s in zip(reads, times_s, strict=True):
+                self.receive(data, at_s)
+            return
+        for event, at_s in zip(events, times_s, strict=True):
+            self._take(progress_of(self._wire, event), at_s)
+
     def check_end(self) -> None:
         """Judge the body's end.
 
@@ -100,17 +116,24 @@ class Attempt:
         return RequestFailure(error.kind, self.phase, error.message)
 
     def _take(self, progress: Progress, at_s: float) -> None:
-        if self._tally.is_done:
+        tally = self._tally
+        if tally.is_done:
             raise StreamError(RequestFailureKind.PROTOCOL, "an event follows [DONE]")
-        new = self._tally.add(progress)
+        new = tally.add(progress)
+        if not tally.is_counted or self._uncounted_s:
+            self._take_uncounted(progress, new, at_s)
+        elif new:
+            self._count_event(at_s)
+            self._note(new, at_s)
+
+    def _take_uncounted(self, progress: Progress, new: int, at_s: float) -> None:
+        """Take in an event of a stream that has text without counts of tokens."""
         if new or (progress.has_text and not self._tally.is_counted):
             self._count_event(at_s)
-        if not self._tally.is_counted and progress.has_text:
-            self._uncounted_s.append(at_s)
-        elif new and self._uncounted_s:
+        if new:
             self._spread(new)
-        elif new:
-            self._note(new, at_s)
+        elif progress.has_text and not self._tally.is_counted:
+            self._uncounted_s.append(at_s)
 
     def _count_event(self, at_s: float) -> None:
         self._token_events += 1

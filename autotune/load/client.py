@@ -34,6 +34,7 @@ class HttpEndpoint:
     byte of any answer came for `silence_limit_s`; `LoadResult.silent_s` then says how long.
     `request_timeout_s` limits a whole request, `connect_timeout_s` and `first_byte_timeout_s` its phases.
     `processes` offer the load together; None chooses by the load and this machine's CPUs.
+    `on_progress` is told five times a second how many requests are over.
     `headers` (an API key, say) go with every request and are never shown.
     """
 
@@ -49,6 +50,7 @@ class HttpEndpoint:
         first_byte_timeout_s: float | None = None,
         silence_limit_s: float = 120.0,
         is_alive: Callable[[], bool] = _always,
+        on_progress: Callable[[int], None] | None = None,
         processes: int | None = None,
         headers: Mapping[str, str] | None = None,
         limits: Limits | None = None,
@@ -67,6 +69,7 @@ class HttpEndpoint:
         )
         self._silence_limit_s = silence_limit_s
         self._is_alive = is_alive
+        self._on_progress = on_progress
         self._processes = processes
 
     def run(self, offered: OfferedLoad) -> LoadResult:
@@ -77,7 +80,7 @@ class HttpEndpoint:
             KeyboardInterrupt: Ctrl-C, after everything in flight was closed.
         """
         job = replace(self._job, offered=offered)
-        watch = Watch(self._is_alive, self._silence_limit_s)
+        watch = Watch(self._is_alive, self._silence_limit_s, self._on_progress)
         processes = self._processes or processes_for(offered)
         if processes == 1:
             result = run_job(job, _at_once, watch.beside)
@@ -89,13 +92,21 @@ class HttpEndpoint:
 class Watch:
     """Whether the engine is still worth waiting for; `silent_s` is set once it has been silent too long."""
 
-    def __init__(self, is_alive: Callable[[], bool], silence_limit_s: float) -> None:
+    def __init__(
+        self,
+        is_alive: Callable[[], bool],
+        silence_limit_s: float,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
         self._is_alive = is_alive
         self._silence_limit_s = silence_limit_s
+        self._on_progress = on_progress
         self.silent_s: float | None = None
 
     def is_over(self, *pulses: Pulse) -> bool:
         """Judge by what the processes of the load saw."""
+        if self._on_progress is not None:
+            self._on_progress(sum(pulse.ended for pulse in pulses))
         silence_s = silent_s(pulses, time.monotonic_ns())
         if silence_s > self._silence_limit_s:
             self.silent_s = silence_s

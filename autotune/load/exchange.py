@@ -19,6 +19,7 @@ from autotune.errors import LoadError
 from autotune.load.failure import SHOWN_CHARACTERS, StreamError, shown
 from autotune.load.transcript import Transcript
 from autotune.load.transport.framing import MalformedAnswer
+from autotune.load.transport.recording import Recording
 from autotune.load.transport.stamped import StampedTransport
 from autotune.request import RequestFailureKind, RequestPhase
 
@@ -69,7 +70,8 @@ class Exchange:
         except StreamError as error:
             return error
         except TimeoutError:
-            return _timeout(f"no end within {self._timeouts.whole_s:g} s")
+            late = _timeout(f"no end within {self._timeouts.whole_s:g} s")
+            return _malformed(transcript.recording) or late
         except httpx.TimeoutException as error:
             return _timeout(str(error))
         except MalformedAnswer as error:
@@ -158,6 +160,14 @@ class _Closing(AsyncIterator[bytes]):
     """Httpx declares an iterator, but it is a generator and has to be closed when left early."""
 
     async def aclose(self) -> None: ...
+
+
+def _malformed(recording: Recording) -> StreamError | None:
+    """Return what was wrong with reads that nobody had looked into before the exchange was given up."""
+    error = recording.error
+    return (
+        StreamError(RequestFailureKind.PROTOCOL, str(error)) if isinstance(error, MalformedAnswer) else None
+    )
 
 
 def _timeout(message: str) -> StreamError:

@@ -40,7 +40,7 @@ _READY_BYTES = 64 * 2**20
 _READY_CONNECTIONS = 64
 _PREPARE_S = 5.0
 _SWEEP_S = 1.0
-_GARBAGE_THRESHOLDS = (50_000, 20, 20)
+_GARBAGE_THRESHOLDS = (200_000, 20, 100)
 _SHORT_ANSWER_BYTES = 2 * 2**10
 
 
@@ -142,6 +142,7 @@ class Run:
         self._records: list[RequestRecord] = []
         self._last_byte_ns: int | None = None
         self._busy_since_ns: int | None = None
+        self._ended = 0
         self._in_flight: set[Transcript] = set()
         self.clock = LoadClock(time.monotonic_ns())
         self.check = SelfCheck()
@@ -186,7 +187,7 @@ class Run:
         """Return when a byte of an answer last came, and since when requests are in flight."""
         stamps_ns = [each.recording.last_ns for each in self._in_flight]
         self._last_byte_ns = max(filter(None, [self._last_byte_ns, *stamps_ns]), default=None)
-        return Pulse(self._last_byte_ns, self._busy_since_ns)
+        return Pulse(self._last_byte_ns, self._busy_since_ns, self._ended)
 
     async def sweep(self) -> None:
         """Read, once a second, what waits in streams that are still open, until cancelled."""
@@ -209,6 +210,7 @@ class Run:
 
     def _count_out(self, transcript: Transcript) -> None:
         self._in_flight.remove(transcript)
+        self._ended += 1
         if (last_ns := transcript.recording.last_ns) is not None:
             self._last_byte_ns = max(self._last_byte_ns or 0, last_ns)
         if not self._in_flight:

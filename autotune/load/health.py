@@ -7,12 +7,15 @@ Invariant: a failing engine is never called a failing generator.
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autotune.load.transcript import Transcript
-from autotune.load.transport.clock import ReceiveClock
 from autotune.request import ClientHealth, LoadResult, OfferedLoad, RequestRecord
+
+if TYPE_CHECKING:
+    from autotune.load.transcript import Transcript
+    from autotune.load.transport.clock import ReceiveClock
 
 ERROR_SHARE = 0.05
 """The most of what is measured that the client's own error may be."""
@@ -60,7 +63,7 @@ class SelfCheck:
         """Count it out."""
         self._in_flight -= 1
 
-    def add(self, transcript: Transcript) -> None:
+    def add(self, transcript: "Transcript") -> None:
         """Take in how a request was dispatched and read."""
         if (delay_s := transcript.dispatch_delay_s()) is not None:
             self._delays_s.append(delay_s)
@@ -68,7 +71,7 @@ class SelfCheck:
         self._events += events
         self._reads += reads
 
-    def health(self, clock: ReceiveClock) -> ClientHealth:
+    def health(self, clock: "ReceiveClock") -> ClientHealth:
         """Return what was seen since the start."""
         wall_s = time.perf_counter() - self._began_s
         cpu_s = time.process_time() - self._began_cpu_s
@@ -125,8 +128,8 @@ def _lag_reason(result: LoadResult) -> str | None:
 
 
 def _stamp_reason(result: LoadResult) -> str | None:
-    client, gap_s = result.client, _median_gap_s(result.records)
-    if client is None or gap_s < SHORTEST_GAP_S:
+    client = result.client
+    if client is None or (gap_s := _median_gap_s(result.records)) < SHORTEST_GAP_S:
         return None
     limit_s = ERROR_SHARE * gap_s
     if client.clock_drift_s > limit_s:

@@ -17,10 +17,14 @@ _REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model's name, and how many tokens a prompt and its answer may have together if that is told."""
+    """A model's name, and how many tokens a prompt and its answer may have together if that is told.
+
+    `owner`: engines name themselves here ("sglang", "vllm").
+    """
 
     name: str
     context_tokens: int | None
+    owner: str | None = None
 
 
 def served_models(base_url: str, headers: Mapping[str, str]) -> tuple[ServedModel, ...]:
@@ -51,7 +55,11 @@ def _models(response: httpx.Response) -> tuple[ServedModel, ...]:
     listed = body.get("data") if isinstance(body, dict) else None
     rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
     return tuple(
-        ServedModel(row["id"], context if isinstance(context := row.get("max_model_len"), int) else None)
+        ServedModel(
+            row["id"],
+            context if isinstance(context := row.get("max_model_len"), int) else None,
+            owner if isinstance(owner := row.get("owned_by"), str) else None,
+        )
         for row in rows
         if isinstance(row.get("id"), str)
     )

@@ -90,9 +90,9 @@ def _columns(result: LoadResult) -> dict[str, NDArray[np.generic]]:
     return {
         "about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
         "index": _whole([record.index for record in records]),
-        "scheduled_ns": _whole([_to_ns(record.scheduled_s) for record in records]),
-        "sent_ns": _whole([_NEVER_NS if r.sent_s is None else _to_ns(r.sent_s) for r in records]),
-        "ended_ns": _whole([_to_ns(record.ended_s) for record in records]),
+        "scheduled_ns": _to_ns([record.scheduled_s for record in records]),
+        "sent_ns": _sent_ns([record.sent_s for record in records]),
+        "ended_ns": _to_ns([record.ended_s for record in records]),
         "input_tokens": _whole([record.input_tokens for record in records]),
         "output_tokens": _whole([record.output_tokens for record in records]),
         "cached_tokens": _whole([record.cached_tokens for record in records]),
@@ -148,14 +148,18 @@ def _failure(kind: str, phase: str, message: str) -> RequestFailure:
     return RequestFailure(RequestFailureKind(kind), RequestPhase(phase), message)
 
 
-def _to_ns(time_s: float) -> int:
-    return round(time_s * _NS)
+def _to_ns(times_s: Sequence[float] | NDArray[np.float64]) -> Integers:
+    return np.rint(np.asarray(times_s, dtype=np.float64) * _NS).astype(np.int64)
+
+
+def _sent_ns(times_s: Sequence[float | None]) -> Integers:
+    return np.where([each is None for each in times_s], _NEVER_NS, _to_ns([each or 0.0 for each in times_s]))
 
 
 def _gaps_ns(records: Sequence[RequestRecord]) -> Integers:
     """Return every record's first chunk time and the gaps after it, one record after the other."""
     times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in records)])
-    times_ns = np.rint(times_s * _NS).astype(np.int64)
+    times_ns = _to_ns(times_s)
     counts = np.array([len(record.chunk_times_s) for record in records], dtype=np.int64)
     firsts = (np.cumsum(counts) - counts)[counts > 0]
     gaps_ns: Integers = np.diff(times_ns, prepend=0)

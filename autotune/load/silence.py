@@ -9,10 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What one process saw (monotonic ns): the last byte of any answer, and since when it waits for some."""
+    """What one process saw (monotonic ns): the last byte of any answer, and since when it waits for some.
+
+    `ended`: how many of its requests are over.
+    """
 
     last_byte_ns: int | None
     busy_since_ns: int | None
+    ended: int = 0
 
 
 def silent_s(pulses: Sequence[Pulse], now_ns: int) -> float:

@@ -5,12 +5,30 @@ line is there. Comments and fields other than `data` are dropped; lines end in L
 Invariant: memory is bounded; a line or an event above 4 MiB is a protocol failure.
 """
 
+from collections.abc import Sequence
+
 from autotune.load.failure import StreamError
 from autotune.request import RequestFailureKind
 
 LONGEST_EVENT_BYTES = 4 * 2**20
-_RETURN = 13
 _FIELD_BYTES = 6
+_BETWEEN = b"\n\ndata: "
+
+
+def objects_in_a_list(received: Sequence[bytes]) -> bytes | None:
+    """Return reads that are one event each, of one line that may be a JSON object, as one JSON list.
+
+    None if they are anything else. A list may be whole whose objects are not (`{"a":[{}` and `}]},{}`);
+    no server breaks them like that by accident.
+    """
+    joined = b"".join(received)
+    if not (joined.startswith(b"data: {") and joined.endswith(b"}\n\n")) or b"\r" in joined:
+        return None
+    objects = joined[_FIELD_BYTES:-2].replace(_BETWEEN, b",")
+    between, rest = divmod(len(joined) - _FIELD_BYTES - 2 - len(objects), len(_BETWEEN) - 1)
+    if between != len(received) - 1 or rest or b"\n" in objects:
+        return None
+    return b"[" + objects + b"]" if all(read.startswith(b"data: {") for read in received) else None
 
 
 class EventSplitter:
@@ -28,18 +46,25 @@ class EventSplitter:
         Raises:
             StreamError: PROTOCOL, a line or an event is too long.
         """
-        if (
-            not self._line
-            and not self._data
-            and received.startswith(b"data: ")
-            and received.endswith(b"\n\n")
-        ):
-            end = received.find(b"\n")
-            if end == len(received) - 2 and end <= self._longest_event_bytes and received[end - 1] != _RETURN:
-                return [received[_FIELD_BYTES:end]]  # the usual case: one event of one line
+        if self.is_idle and (whole := self._one_line_each(received)):
+            return whole
         *ends, rest = received.split(b"\n")
         events = [event for end in ends if (event := self._end_line(end)) is not None]
         self._extend_line(rest)
+        return events
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the next byte begins an event."""
+        return not self._line and not self._data
+
+    def _one_line_each(self, received: bytes) -> list[bytes] | None:
+        """Return the data of the usual events, of one line each and whole; None of others."""
+        if not received.startswith(b"data: ") or not received.endswith(b"\n\n") or b"\r" in received:
+            return None
+        events = received[_FIELD_BYTES:-2].split(_BETWEEN)
+        if received.count(b"\n") != 2 * len(events) or len(received) > self._longest_event_bytes:
+            return None
         return events
 
     def _extend_line(self, part: bytes) -> None:

@@ -10,12 +10,11 @@ from typing import TypeAlias
 from autotune.load.attempt import Attempt
 from autotune.load.clock import LoadClock
 from autotune.load.failure import StreamError
-from autotune.load.transport.recording import Recording
+from autotune.load.transport.recording import MUCH_BYTES, Recording
 from autotune.request import RequestFailure, RequestPhase, RequestRecord
 
-READS_PER_SLICE = 16
+READS_PER_SLICE = 32
 
-_QUEUED_BYTES = 8 * 2**10
 _MOST_BYTES = 2**20
 _END_MARKS = (b"[DONE]\n\n", b"[DONE]\r\n\r\n")
 
@@ -48,22 +47,26 @@ class Transcript:
         self._is_stream = True
         self.attempt.answered()
         self.recording.on_part = self._arrived
+        self.recording.on_much = self._much_waits
+        self.recording.may_put_off = True
         if self.recording.parts:
             self._arrived(self.recording.parts[-1])
 
     def slices(self) -> Iterator[None]:
         """Read what is there, and yield after every few reads. An error of the stream ends the exchange."""
+        self.recording.settle()
         parts = self.recording.parts
         while parts:
-            for _ in range(min(READS_PER_SLICE, len(parts))):
-                self._read_one()
+            self._read(READS_PER_SLICE)
             yield
         self._is_queued = False
 
     def read_all(self) -> None:
         """Read everything that is there now."""
-        while self._is_stream and self.recording.parts:
-            self._read_one()
+        if self._is_stream:
+            self.recording.settle()
+            while self.recording.parts:
+                self._read(READS_PER_SLICE)
 
     def dispatch_delay_s(self) -> float | None:
         """Return how long after it was due the client turned to this request, None if it never did."""
@@ -97,19 +100,24 @@ class Transcript:
         """Have what is there read when there is time."""
         if self._later is None or self._is_queued:
             return
-        if self._is_stream and self.recording.parts:
+        if self._is_stream and self.recording.waiting:
             self._is_queued = True
             self._later(self.slices())
 
     def _arrived(self, payload: bytes) -> None:
-        waiting = self.recording.waiting
         if payload.endswith(_END_MARKS):
             self.has_end_mark = True
             if self.on_end_mark is not None:
                 self.on_end_mark()
-        elif waiting > _MOST_BYTES or b'"error"' in payload:
+        elif b'"error"' in payload:
             self.read_all()
-        elif waiting > _QUEUED_BYTES:
+        elif self.recording.waiting > MUCH_BYTES:
+            self._much_waits()
+
+    def _much_waits(self) -> None:
+        if self.recording.waiting > _MOST_BYTES:
+            self.read_all()
+        else:
             self.read_soon()
 
     def _failure(self, error: StreamError | None) -> RequestFailure | None:
@@ -122,12 +130,12 @@ class Transcript:
         error = self._error or error
         return None if error is None else self.attempt.failed(error)
 
-    def _read_one(self) -> None:
-        at_ns, payload = self.recording.take()
+    def _read(self, count: int) -> None:
+        stamps_ns, payloads = self.recording.take_many(count)
         if self._error is not None:
             return
         try:
-            self.attempt.receive(payload, self._clock.seconds(at_ns))
+            self.attempt.receive_all(payloads, list(map(self._clock.seconds, stamps_ns)))
         except StreamError as error:
             self._error = error
             self.recording.fail(error)

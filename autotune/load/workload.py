@@ -84,7 +84,8 @@ class Workload(Frozen):
     `dataset` is a JSONL file of `{"prompt": text}` with an optional `"output_tokens"` that wins over
     `output_tokens`, or of ShareGPT's conversations. With a `tokenizer` (a Hugging Face tokenizer.json) random
     prompts are texts of exactly `input_tokens` tokens instead of token ids, and texts of a dataset are
-    counted instead of estimated. Sampling is greedy (temperature 0).
+    counted instead of estimated. Sampling is greedy (temperature 0). Without `ignore_eos` answers end where
+    the model ends them, and requests hold nothing beyond OpenAI's interface.
     """
 
     input_tokens: Length | None = None

@@ -186,6 +186,6 @@ def _effective_flags(record: TrialRecord | None) -> dict[str, tuple[str, str]]:
 
 @cache
 def _packed_plotly() -> Markup:
-    """Return plotly's JavaScript as base64 of gzip: 4.8 MB become 1.9 MB."""
-    packed = gzip.compress(get_plotlyjs().encode(), mtime=0)
+    """Return plotly's JavaScript as base64 of gzip, at its fastest: 4.8 MB become 2.3 MB, at best 1.9 MB."""
+    packed = gzip.compress(get_plotlyjs().encode(), compresslevel=1, mtime=0)
     return Markup(base64.b64encode(packed).decode())  # noqa: S704 - base64 has no character of HTML's

@@ -2,7 +2,7 @@
 
 In: trials to ask for and records to tell. Out: numbered candidates, and the `StudyHistory` that reports and
 exports read. Talks to Optuna. Invariants: a record is written before its trial is told, so that a kill
-between the two loses nothing; nothing waits in Optuna's own queue between two calls.
+between the two loses nothing; Optuna only keeps trials, it neither asks nor queues.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autotune.errors import StudyError
@@ -18,7 +17,7 @@ from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import Answer
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.repeats import SearchEnd
-from autotune.search.sampler import coordinates, suggest, suggest_one
+from autotune.search.sampler import SamplerKind, SpaceSampler, coordinates, make_sampler, trial_at
 from autotune.search.storage import DATABASE_FILE, open_study, parsing, storage_errors
 from autotune.slo import violation
 from autotune.space import Candidate, FlagValue
@@ -70,11 +69,12 @@ class Ledger:
         self.study = study
         self.folder = folder
         self._optuna = open_study(study, folder, create=create)
+        self._sampler = make_sampler(SamplerKind.TPE, study.space, seed=study.seed)
         self._parsed: dict[int, NumberedTrial] = {}
 
-    def use(self, sampler: BaseSampler) -> None:
+    def use(self, sampler: SpaceSampler) -> None:
         """Let this sampler propose candidates."""
-        self._optuna.sampler = sampler
+        self._sampler = sampler
 
     def trials(self) -> tuple[NumberedTrial, ...]:
         """Return the trials that were told, in order of their numbers.
@@ -101,17 +101,15 @@ class Ledger:
                 study=self.study,
                 folder=self.folder,
                 trials=self.trials(),
-                running=len(self._stored(TrialState.RUNNING, TrialState.WAITING)),
+                running=len(self._stored(TrialState.RUNNING)),
                 answer=None if answer is None else Answer.model_validate_json(answer),
                 search_end=None if end is None else SearchEnd(end),
             )
 
     def ask(self) -> AskedTrial:
         """Return the sampler's next candidate for the search."""
-        trial = self._optuna.ask()
-        candidate = suggest(trial, self.study.space)
-        trial.set_user_attr("asked", _asking(candidate, Role.SEARCH, candidate.to_dict()))
-        return AskedTrial(trial.number, Role.SEARCH, candidate)
+        candidate = self._sampler.draw(self._optuna)
+        return self._begin({"asked": _asking(candidate, Role.SEARCH, candidate.to_dict())})
 
     def ask_for(
         self,
@@ -126,13 +124,12 @@ class Ledger:
         sampler shall believe the candidate to lie.
         """
         where = coordinates(self.study.space, known)
-        return self._ask_at(where, {"asked": _asking(candidate, role, where, confirms)})
+        return self._begin({"asked": _asking(candidate, role, where, confirms)})
 
     def ask_again(self, number: int) -> AskedTrial:
         """Return a trial with the candidate and the role of an earlier one."""
         (earlier,) = (trial for trial in self._stored() if trial.number == number)
-        asking = earlier.user_attrs["asked"]
-        return self._ask_at(asking["where"], {"asked": asking, "again": number})
+        return self._begin({"asked": earlier.user_attrs["asked"], "again": number})
 
     def tell(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Write the record, then give Optuna its result."""
@@ -164,8 +161,6 @@ class Ledger:
         controller.
         """
         cut_off = []
-        while self._stored(TrialState.WAITING):
-            self._optuna.ask()  # it was enqueued, and never begun
         for trial in self._stored(TrialState.RUNNING):
             if "asked" not in trial.user_attrs:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
@@ -177,13 +172,11 @@ class Ledger:
                 cut_off.append(trial.number)
         return tuple(cut_off)
 
-    def _ask_at(self, where: Mapping[str, FlagValue], attributes: Mapping[str, Any]) -> AskedTrial:
-        """Begin a trial with given parameters: Optuna's queue is empty but for it."""
-        self._optuna.enqueue_trial(dict(where), user_attrs=dict(attributes))
-        trial = self._optuna.ask()
-        for name in where:
-            suggest_one(trial, name, self.study.space.tune[name])
-        return _asked(trial.number, attributes)
+    def _begin(self, attributes: dict[str, Any]) -> AskedTrial:
+        """Begin a trial that is whole at once: a kill leaves either none or one that can be run again."""
+        number = len(self._stored())
+        self._optuna.add_trial(trial_at(self.study.space, attributes["asked"]["where"], attributes))
+        return _asked(number, attributes)
 
     def _stored(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in one of these states, all of them without any."""

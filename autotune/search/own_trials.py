@@ -1,16 +1,21 @@
 """Optuna's storage for a study's only controller, which need not ask the database what it wrote itself.
 
 In: what Optuna writes, trial by trial. Out: the same trials as from the database, without a query for every
-look at the one that runs. Talks to Optuna's RDB. Invariant: everything is in the database before it is known
-here, so that a kill loses nothing and readers see all of it.
+look at the one that runs. Talks to Optuna's RDB. Invariants: everything is in the database before it is known
+here, so that a kill loses nothing and readers see all of it; a trial begins with all that is known of it, or
+not at all.
 """
 
+import json
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage  # what Optuna wraps every RDBStorage in
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 
 
@@ -28,6 +33,21 @@ class OwnTrials(_CachedStorage):
         study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
         self._read_trials_from_remote_storage(study_id)
         return self._known(trial_id)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Write a trial; a running one with its parameters and attributes in three statements."""
+        if template_trial is None or template_trial.state is not TrialState.RUNNING:
+            return super().create_new_trial(study_id, template_trial)
+        trial = deepcopy(template_trial)
+        trial.number = len(self.get_all_trials(study_id, deepcopy=False))
+        with _create_scoped_session(self._backend.scoped_session) as session:
+            row = _row(study_id, trial)
+            session.add(row)
+            session.flush()
+            trial_id = int(row.trial_id)
+        trial._trial_id = trial_id  # noqa: SLF001 - as Optuna's own storages do
+        self._add_trials_to_cache(study_id, [trial])
+        return trial_id
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write to the database, then to what is known."""
@@ -54,9 +74,18 @@ class OwnTrials(_CachedStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Write to the database, which adds times of its own: what is known must be read again."""
-        self._is_current = False
-        return super().set_trial_state_values(trial_id, state, values)
+        """Write to the database, which adds times of its own, then to what is known."""
+        was_current, self._is_current = self._is_current, False
+        is_written = super().set_trial_state_values(trial_id, state, values)
+        if was_current and is_written:
+            trial = self._known(trial_id)
+            with _create_scoped_session(self._backend.scoped_session) as session:
+                row = session.get_one(models.TrialModel, trial_id)
+                trial.datetime_start, trial.datetime_complete = row.datetime_start, row.datetime_complete
+            trial.state = state
+            trial.values = values
+            self._is_current = True
+        return is_written
 
     def _known(self, trial_id: int) -> FrozenTrial:
         study_id, number = self._trial_id_to_study_id_and_number[trial_id]
@@ -66,3 +95,29 @@ class OwnTrials(_CachedStorage):
         if not self._is_current:
             super()._read_trials_from_remote_storage(study_id)
             self._is_current = True
+
+
+def _row(study_id: int, trial: FrozenTrial) -> models.TrialModel:
+    """Return a running trial as Optuna's tables have it."""
+    return models.TrialModel(
+        study_id=study_id,
+        number=trial.number,
+        state=trial.state,
+        datetime_start=trial.datetime_start,
+        params=[
+            models.TrialParamModel(
+                param_name=name,
+                param_value=trial.distributions[name].to_internal_repr(value),
+                distribution_json=distribution_to_json(trial.distributions[name]),
+            )
+            for name, value in trial.params.items()
+        ],
+        user_attributes=[
+            models.TrialUserAttributeModel(key=key, value_json=json.dumps(value))
+            for key, value in trial.user_attrs.items()
+        ],
+        system_attributes=[
+            models.TrialSystemAttributeModel(key=key, value_json=json.dumps(value))
+            for key, value in trial.system_attrs.items()
+        ],
+    )

@@ -1,15 +1,17 @@
 """Candidates from Optuna: the search space as distributions, and samplers that keep to its grid.
 
-In: a search space, a sampler's name, and what is worth a trial. Out: an Optuna sampler, and `suggest`, which
-turns an asked trial into a `Candidate`. Talks to Optuna only. Invariants: a value in the storage is exactly
+In: a search space, a sampler's name, and what is worth a trial. Out: a sampler of `Candidate`s, and Optuna's
+form of the trial that begins with one. Talks to Optuna only. Invariants: a value in the storage is exactly
 the value launched (Optuna's log scales know no step, so the sampler below snaps them); what is not worth a
 trial is drawn again before Optuna sees it, so that the storage holds launches and not rejections.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import (
@@ -20,9 +22,14 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+import autotune.search
+from autotune.record import Outcome, TrialRecord
 from autotune.space import Candidate, Choices, FlagValue, FloatRange, IntRange, SearchSpace, Tunable
+
+if TYPE_CHECKING:
+    from autotune.search.gp.prior import Prior
 
 optuna.logging.set_verbosity(logging.ERROR)
 
@@ -35,82 +42,52 @@ class SamplerKind(StrEnum):
     """The samplers a study can use."""
 
     TPE = "tpe"
+    GP = "gp"
     RANDOM = "random"
 
 
-class SpaceSampler(BaseSampler):
-    """Another sampler, whose draws are snapped to the space's grid and repeated until one is worth a trial.
+class SpaceSampler:
+    """One of Optuna's samplers, whose draws are snapped to the grid and repeated until one is worth a trial.
 
     After `INFORMED_DRAWS` of the inner sampler come `UNIFORM_DRAWS` over the whole space; if none is worth a
-    trial, the last one is asked all the same. The relative search space is that of the unconditional flags,
-    whatever finished trials hold, so that a baseline outside the space cannot shrink it.
+    trial, the last one is asked all the same. The inner sampler's relative search space is that of the
+    unconditional flags, whatever finished trials hold, so that a baseline outside the space cannot shrink it;
+    one that knows the space's conditions (`is_joint`) draws every flag together.
     """
 
     def __init__(
-        self, inner: BaseSampler, space: SearchSpace, *, seed: int, accepts: Callable[[Candidate], bool]
+        self,
+        inner: BaseSampler,
+        space: SearchSpace,
+        *,
+        seed: int,
+        accepts: Callable[[Candidate], bool],
+        is_joint: bool = False,
     ) -> None:
         self._inner = inner
         self._uniform = RandomSampler(seed=seed + 1)
         self._space = space
         self._accepts = accepts
         self._distributions = {name: distribution_of(tunable) for name, tunable in space.tune.items()}
-        self._drawn: dict[str, FlagValue] = {}
-
-    def reseed_rng(self) -> None:
-        """Reseed the samplers within."""
-        self._inner.reseed_rng()
-        self._uniform.reseed_rng()
-
-    def infer_relative_search_space(self, _study: Study, _trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the flags that take part in every candidate."""
-        return {
+        self._relative = {
             name: distribution
             for name, distribution in self._distributions.items()
-            if self._space.tune[name].when is None
+            if is_joint or space.tune[name].when is None
         }
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Draw a whole candidate; return its flags that take part in every candidate."""
-        self._drawn = {}
-        if "fixed_params" in trial.system_attrs:
-            return {}  # an enqueued trial brings its own values
+    def draw(self, study: Study) -> Candidate:
+        """Return the study's next candidate."""
+        candidate = Candidate.of({})
         for index in range(INFORMED_DRAWS + UNIFORM_DRAWS):
-            sampler = self._inner if index < INFORMED_DRAWS else self._uniform
-            self._drawn = self._draw(sampler, study, trial, search_space)
-            if self._accepts(Candidate.of(self._drawn)):
+            candidate = self._draw(self._inner if index < INFORMED_DRAWS else self._uniform, study)
+            if self._accepts(candidate):
                 break
-        return {name: value for name, value in self._drawn.items() if name in search_space}
+        return candidate
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Return the value of a conditional flag, which was drawn with the others."""
-        if param_name in self._drawn:
-            return self._drawn[param_name]
-        value = self._inner.sample_independent(study, trial, param_name, param_distribution)
-        return self._snap(param_name, value)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Pass on."""
-        self._inner.before_trial(study, trial)
-
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """Pass on."""
-        self._inner.after_trial(study, trial, state, values)
-
-    def _draw(
-        self,
-        sampler: BaseSampler,
-        study: Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
-    ) -> dict[str, FlagValue]:
-        """Return one candidate of the sampler, conditional flags only where their condition holds."""
-        joint = sampler.sample_relative(study, trial, search_space)
+    def _draw(self, sampler: BaseSampler, study: Study) -> Candidate:
+        """Return one candidate of a sampler, conditional flags only where their condition holds."""
+        trial = create_trial(state=TrialState.RUNNING)
+        joint = sampler.sample_relative(study, trial, self._relative)
         flags: dict[str, FlagValue] = {}
         for name, distribution in self._distributions.items():
             if not self._space.is_active(name, flags):
@@ -118,7 +95,7 @@ class SpaceSampler(BaseSampler):
             if name not in joint:
                 joint[name] = sampler.sample_independent(study, trial, name, distribution)
             flags[name] = self._snap(name, joint[name])
-        return flags
+        return Candidate.of(flags)
 
     def _snap(self, name: str, value: Any) -> Any:
         tunable = self._space.tune[name]
@@ -131,23 +108,65 @@ def make_sampler(
     *,
     seed: int,
     accepts: Callable[[Candidate], bool] = lambda _candidate: True,
-) -> BaseSampler:
-    """Return a seeded sampler for the space; `accepts` tells whether a candidate is worth a trial."""
-    return SpaceSampler(_inner_sampler(kind, seed), space, seed=seed, accepts=accepts)
+    prior: "Prior | None" = None,
+) -> SpaceSampler:
+    """Return a seeded sampler for the space; `accepts` tells whether a candidate is worth a trial.
+
+    `prior`: what a model expects of each candidate, for the sampler that can use it.
+    """
+    domain = SpaceDomain(space, accepts)
+    inner = _inner_sampler(kind, seed, domain, prior)
+    return SpaceSampler(inner, space, seed=seed, accepts=accepts, is_joint=kind is SamplerKind.GP)
+
+
+def _inner_sampler(kind: SamplerKind, seed: int, domain: "SpaceDomain", prior: "Prior | None") -> BaseSampler:
+    match kind:
+        case SamplerKind.TPE:
+            # One trial runs at a time, and the trial that is drawn for is not in the storage yet.
+            return TPESampler(seed=seed, n_startup_trials=8, constant_liar=False)
+        case SamplerKind.RANDOM:
+            return RandomSampler(seed=seed)
+        case SamplerKind.GP:
+            return autotune.search.CrashAwareSampler(seed=seed, prior=prior, domain=domain, is_crash=crashed)
+
+
+@dataclass(frozen=True)
+class SpaceDomain:
+    """The search space as the sampler of the Gaussian process asks about it."""
+
+    space: SearchSpace
+    accepted: Callable[[Candidate], bool]
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Every tuned flag, conditional ones included."""
+        return {name: distribution_of(tunable) for name, tunable in self.space.tune.items()}
+
+    def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the flags on the space's grid, conditional ones only where their condition holds."""
+        flags: dict[str, Any] = {}
+        for name, tunable in self.space.tune.items():
+            if name in params and self.space.is_active(name, flags):
+                value = params[name]
+                flags[name] = value if isinstance(tunable, Choices) else tunable.snap(value)
+        return flags
+
+    def accepts(self, params: Mapping[str, Any]) -> bool:
+        """Whether the candidate is worth a trial."""
+        return self.accepted(Candidate.of(params))
+
+
+def crashed(trial: FrozenTrial) -> bool:
+    """Whether a trial failed because of its flags: not cut off, spoilt, refused, or lost to a node."""
+    if "record" not in trial.user_attrs:
+        return False
+    record = TrialRecord.model_validate_json(trial.user_attrs["record"])
+    return record.outcome is Outcome.FAILED and not record.is_lost_to_node
 
 
 def draw(space: SearchSpace, *, accepts: Callable[[Candidate], bool]) -> Candidate:
     """Return a random candidate that is accepted, the last one drawn if none is."""
-    sampler = make_sampler(SamplerKind.RANDOM, space, seed=0, accepts=accepts)
-    return suggest(optuna.create_study(sampler=sampler).ask(), space)
-
-
-def _inner_sampler(kind: SamplerKind, seed: int) -> BaseSampler:
-    match kind:
-        case SamplerKind.TPE:
-            return TPESampler(seed=seed, n_startup_trials=8)
-        case SamplerKind.RANDOM:
-            return RandomSampler(seed=seed)
+    return make_sampler(SamplerKind.RANDOM, space, seed=0, accepts=accepts).draw(optuna.create_study())
 
 
 def distribution_of(tunable: Tunable) -> BaseDistribution:
@@ -164,29 +183,15 @@ def distribution_of(tunable: Tunable) -> BaseDistribution:
             return FloatDistribution(low, high, log=log, step=None if log else tunable.step)
 
 
-def suggest(trial: Trial, space: SearchSpace) -> Candidate:
-    """Return the candidate of an asked trial, conditional flags only where their condition holds."""
-    flags: dict[str, FlagValue] = {}
-    for name, tunable in space.tune.items():
-        if space.is_active(name, flags):
-            flags[name] = suggest_one(trial, name, tunable)
-    return Candidate.of(flags)
-
-
-def suggest_one(trial: Trial, name: str, tunable: Tunable) -> FlagValue:
-    """Return the value of one flag in an asked trial, and let the storage know it."""
-    match tunable:
-        case Choices():
-            index = tunable.choices.index(trial.suggest_categorical(name, tunable.choices))
-            return tunable.choices[index]
-        case IntRange():
-            low, high, log = _range(tunable)
-            step = 1 if log else tunable.multiple_of
-            return tunable.snap(trial.suggest_int(name, int(low), int(high), step=step, log=log))
-        case FloatRange():
-            low, high, log = _range(tunable)
-            grid = None if log else tunable.step
-            return tunable.snap(trial.suggest_float(name, low, high, step=grid, log=log))
+def trial_at(space: SearchSpace, where: Mapping[str, FlagValue], attributes: dict[str, Any]) -> FrozenTrial:
+    """Return a trial to begin, whose parameters are these flags of the space, in the space's order."""
+    names = [name for name in space.tune if name in where]
+    return create_trial(
+        state=TrialState.RUNNING,
+        params={name: where[name] for name in names},
+        distributions={name: distribution_of(space.tune[name]) for name in names},
+        user_attrs=attributes,
+    )
 
 
 def _range(tunable: IntRange | FloatRange) -> tuple[float, float, bool]:

@@ -34,6 +34,11 @@ class Admitted(Enum):
     NO_TOKENS = auto()
     NO_BUDGET = auto()
 
+    @property
+    def is_in(self) -> bool:
+        """Whether it joins the pass."""
+        return self is Admitted.WHOLE or self is Admitted.CHUNKED
+
 
 class PrefillAttempt:
     """The budgets of one attempt; `pieces` is what it has admitted so far, `commit` takes their tokens.
@@ -82,7 +87,7 @@ class PrefillAttempt:
         """Try to add a waiting sequence, whole or its first chunk; whatever fails leaves no trace."""
         hit = self._pool.lock(sequence)
         outcome = self._outcome(sequence, sequence.length - hit)
-        if outcome in {Admitted.NO_TOKENS, Admitted.NO_BUDGET}:
+        if not outcome.is_in:
             self._pool.unlock(sequence)
             return outcome
         sequence.computed = hit

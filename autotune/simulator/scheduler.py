@@ -226,7 +226,7 @@ class Scheduler:
             outcome = attempt.admit(sequence)
             if outcome is Admitted.NO_TOKENS:
                 self._full = bool(attempt.pieces) or bool(self.running)
-            if outcome in {Admitted.NO_TOKENS, Admitted.NO_BUDGET}:
+            if not outcome.is_in:
                 break
             admitted.add(sequence)
             if outcome is Admitted.CHUNKED:

@@ -25,7 +25,7 @@ from autotune.request import (
     conversations,
 )
 from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
-from autotune.simulator.sequence import Sequence, Stay
+from autotune.simulator.sequence import Sequence
 
 _NO_TIMES: NDArray[np.float64] = np.empty(0)
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
@@ -144,18 +144,20 @@ class _Load:
 
     def _served(self, ended: _Ended, times: NDArray[np.float64]) -> RequestRecord:
         sequence = ended.sequence
-        stays = (self._times_of(stay, times) for stay in sequence.stays)
-        token_times = np.concatenate((_NO_TIMES, *stays))
+        token_times = self._token_times_of(sequence, times)
         phase = RequestPhase.STREAM if len(token_times) else RequestPhase.FIRST_TOKEN
         failure = None
         if sequence.failure is not None:
             failure = RequestFailure(ended.failure_kind, phase, sequence.failure)
         return _record(ended.sent, ended.ended_s - self._begin_s, sequence, token_times, failure)
 
-    def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
-        steps = times[stay.first_step - self._first_step : end_step - self._first_step]
-        return np.concatenate(((stay.first_token_s - self._begin_s,), steps))
+    def _token_times_of(self, sequence: Sequence, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        pieces = [_NO_TIMES]
+        for stay in sequence.stays:
+            end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
+            pieces.append(np.array([stay.first_token_s - self._begin_s]))
+            pieces.append(times[stay.first_step - self._first_step : end_step - self._first_step])
+        return np.concatenate(pieces)
 
     def _bury(self, now_s: float) -> None:
         """Fail everything that was sent; nothing more is sent to a dead engine."""

@@ -28,6 +28,23 @@ def test_without_a_word_a_few_concurrencies_are_measured() -> None:
     )
 
 
+def test_what_only_engines_take_is_sent_to_engines_or_when_asked() -> None:
+    gateway = Target("http://h", "m", None, 9, is_sglang=False, is_engine=False)
+    plan = plan_of(Options(), gateway)
+    assert (plan.workload.ignore_eos, [note[:33] for note in plan.notes]) == (
+        False,
+        ["answers may be shorter than asked"],
+    )
+    for options, target, is_sent in (
+        (Options(ignore_eos=True), gateway, True),
+        (Options(ignore_eos=False), gateway, False),
+        (Options(), TARGET, True),
+        (Options(ignore_eos=False), TARGET, False),
+    ):
+        plan = plan_of(options, target)
+        assert (plan.workload.ignore_eos, plan.notes) == (is_sent, ())
+
+
 def test_sweeps_are_measured_in_the_order_lengths_concurrencies_rates() -> None:
     assert loads(rate="0.5,2", concurrency="4", lengths="16,32") == [
         ("prompt length", "concurrency 1"),

@@ -65,6 +65,16 @@ def test_sglang_is_known_by_its_own_pages() -> None:
         assert not find_target(gateway.url).is_sglang
 
 
+@pytest.mark.parametrize(
+    ("owner", "is_engine"), [("vllm", True), ("sglang", True), ("openai", False), (3, False)]
+)
+def test_an_engine_behind_a_plain_interface_is_known_by_the_owner_of_its_model(
+    owner: object, is_engine: bool
+) -> None:
+    with running(Gateway(key=None, models=[{"id": "m", "owned_by": owner}])) as gateway:
+        assert find_target(gateway.url).is_engine is is_engine
+
+
 def test_a_server_that_cannot_be_reached_is_told() -> None:
     with pytest.raises(InfrastructureError, match="no answer"):
         find_target(f"http://127.0.0.1:{free_port()}")

@@ -37,7 +37,12 @@ def test_nothing_that_meets_the_slo_is_refused_with_the_binding_ceiling_and_its_
         select(made.nothing_meets(), number=None, force=False)
     assert str(caught.value) == (
         "trial 1 does not meet the SLO: ttft p95 < 10s at concurrency 50: measured 12.0 s, "
-        "missed by 20.0 % of the limit.\n    --force exports it, marked as such."
+        "missed by 20.0 % of the limit.\n"
+        "    With ttft p95 < 12.0 s at concurrency 50, 1 of 2 measured candidates would pass, "
+        "by the values measured so far.\n"
+        "    More nodes: how many cannot be told, as no lighter load was measured under which it keeps "
+        "this limit.\n"
+        "    --force exports it, marked as such."
     )
     assert caught.value.exit_code == 1
 

@@ -32,14 +32,23 @@ def timeless(text: str) -> str:
     return text.replace(made.make_study(REVIEWED).identity, "IDENTITY")
 
 
-@pytest.mark.parametrize("target", [Target.DOCKER, Target.COMPOSE, Target.SGLANG_CONFIG])
+@pytest.mark.parametrize("target", [target for target in Target if target is not Target.JSON])
 def test_two_nodes_give_the_files_that_were_reviewed(target: Target) -> None:
-    found = files_of(target, made.improved(REVIEWED))
-    page = found.pop("EVIDENCE.md")
-    assert {name: timeless(file.text) for name, file in found.items()} == {
-        path.name: path.read_text(encoding="utf-8") for path in (GOLDEN / target).iterdir()
+    found = {name: timeless(file.text) for name, file in files_of(target, made.improved(REVIEWED)).items()}
+    reviewed = GOLDEN / target
+    assert found.pop("EVIDENCE.md") == (GOLDEN / "EVIDENCE.md").read_text(encoding="utf-8")
+    assert found.pop("slo.yaml") == (GOLDEN / "slo.yaml").read_text(encoding="utf-8")
+    assert found == {
+        str(path.relative_to(reviewed)): path.read_text(encoding="utf-8")
+        for path in reviewed.rglob("*")
+        if path.is_file()
     }
-    assert timeless(page.text) == (GOLDEN / "EVIDENCE.md").read_text(encoding="utf-8")
+
+
+def test_one_node_is_a_deployment_that_was_reviewed() -> None:
+    found = files_of(Target.KUBERNETES, made.improved())
+    reviewed = (GOLDEN / "one-node" / "kubernetes.yaml").read_text(encoding="utf-8")
+    assert timeless(found["kubernetes.yaml"].text) == reviewed
 
 
 @pytest.mark.parametrize("target", Target)
@@ -62,7 +71,7 @@ def test_without_a_candidate_that_meets_the_slo_every_target_refuses(target: Tar
         export(made.nothing_meets(), target)
 
 
-@pytest.mark.parametrize("target", [Target.DOCKER, Target.COMPOSE, Target.SGLANG_CONFIG])
+@pytest.mark.parametrize("target", [target for target in Target if target is not Target.JSON])
 def test_a_forced_export_says_so_in_the_first_comment_of_every_file(target: Target) -> None:
     found = files_of(target, made.nothing_meets(), force=True)
     page = found.pop("EVIDENCE.md")
@@ -130,7 +139,7 @@ def test_a_confirmation_is_exported_with_its_sisters() -> None:
     assert [launch["trial"] for launch in data["launches"]] == [8, 2]
 
 
-@pytest.mark.parametrize("target", [Target.DOCKER, Target.COMPOSE])
+@pytest.mark.parametrize("target", [Target.DOCKER, Target.COMPOSE, Target.KUBERNETES, Target.HELM])
 def test_a_container_needs_an_image(target: Target) -> None:
     with pytest.raises(ConfigError, match="names no image"):
         export(made.improved({"image": None}), target)
@@ -159,16 +168,18 @@ def test_hostile_log_lines_stay_inside_comments_and_code() -> None:
 def test_a_target_is_named_as_it_is_spelled() -> None:
     assert [parse_target(str(target)) for target in Target] == list(Target)
     with pytest.raises(
-        ConfigError, match=r"there are docker, compose, sglang-config, json\. Did you mean 'docker'"
+        ConfigError,
+        match=r"there are docker, compose, systemd, kubernetes, helm, slurm, sglang-config, json\. "
+        "Did you mean 'docker'",
     ):
         parse_target("dokcer")
     with pytest.raises(ConfigError, match=r"sglang-config, json\.$"):
-        parse_target("helm")
+        parse_target("podman")
 
 
 def test_files_are_written_and_scripts_can_be_run(tmp_path: Path) -> None:
     files = export(made.improved(), Target.DOCKER)
     paths = write_files(files, tmp_path / "out")
-    assert [path.name for path in paths] == ["run-node0.sh", "EVIDENCE.md"]
+    assert [path.name for path in paths] == ["run-node0.sh", "verify.sh", "slo.yaml", "EVIDENCE.md"]
     assert [path.read_text(encoding="utf-8") for path in paths] == [file.text for file in files]
-    assert [os.access(path, os.X_OK) for path in paths] == [True, False]
+    assert [os.access(path, os.X_OK) for path in paths] == [True, True, False, False]

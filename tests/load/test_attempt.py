@@ -126,3 +126,35 @@ def test_more_events_than_tokens_share_no_read() -> None:
     assert attempt.events_and_reads == (6, 6)
     with pytest.raises(StreamError, match=r"follows \[DONE\]"):
         attempt.receive(b"data: [DONE]\n\n", 7.0)
+
+
+READS = (
+    b'data: {"meta_info": {"completion_tokens": 1}, "text": "a"}\n\n',
+    b'data: {"meta_info": {"completion_tokens": 3}, "text": "a\\u00e4"}\n\n',
+    b'data: {"meta_info": {"completion_tokens": 3}, "text": ""}\n\ndata: {"meta_info": {}}\n\n',
+    b'data: {"meta_info": {"completion_tokens": 4',
+    b"}}\n\n",
+    b'data: {"meta_info": {"completion_tokens": 9}}\r\n\r\n',
+    b': a comment\n\ndata: {"meta_info": {"completion_tokens": 9}}\n\n',
+    b"data: 7\n\n",
+    b'data: {"error": {"message": "no"}}\n\n',
+    b"data: {}, {}\n\n",
+    b"data: [DONE]\n\n",
+)
+
+
+@given(st.lists(st.sampled_from(READS), max_size=8), st.integers(1, 8))
+def test_several_reads_at_once_are_taken_as_each_alone(reads: list[bytes], at_once: int) -> None:
+    def outcome(size: int) -> tuple[object, ...]:
+        attempt, error = attempt_at(Wire.GENERATE), None
+        try:
+            for place in range(0, len(reads), size):
+                part = reads[place : place + size]
+                attempt.receive_all(part, [float(number) for number in range(place, place + len(part))])
+        except StreamError as raised:
+            error = (raised.kind, raised.message)
+        record = attempt.record(9.0, None)
+        times_s, tokens = record.chunk_times_s.tolist(), record.chunk_tokens.tolist()
+        return times_s, tokens, record.output_tokens, attempt.events_and_reads, attempt.phase, error
+
+    assert outcome(at_once) == outcome(1)

@@ -400,3 +400,12 @@ def test_uvloop_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -
         result = run_on(server)
     assert len(made) == 1
     assert all(record.failure is None for record in result.records)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_progress_is_told_while_it_lasts(processes: int) -> None:
+    told: list[int] = []
+    with serving(Script(itl_s=0.1)) as server:
+        run_on(server, LoadPoint(concurrency=2, requests=4), on_progress=told.append, processes=processes)
+    assert told == sorted(told)
+    assert 0 < max(told) <= 4

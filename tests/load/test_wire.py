@@ -40,15 +40,20 @@ def test_generate_sends_ids_or_text() -> None:
     assert path_of(Wire.GENERATE) == "/generate"
 
 
-def test_completions_send_ids_or_text_and_ask_for_usage_in_every_chunk() -> None:
+def test_completions_ask_for_full_length_and_usage_in_every_chunk_of_servers_that_know_it() -> None:
+    sent = body(BY_IDS, Wire.COMPLETIONS)
+    assert sent["ignore_eos"] is True
+    assert sent["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+
+
+def test_completions_send_ids_or_text_and_nothing_beyond_openais_interface_without_ignore_eos() -> None:
     assert body(BY_IDS, Wire.COMPLETIONS, ignore_eos=False) == {
         "model": "tiny",
         "prompt": [5, 6, 7],
         "max_tokens": 8,
         "temperature": 0,
-        "ignore_eos": False,
         "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "stream_options": {"include_usage": True},
     }
     assert body(BY_TEXT, Wire.COMPLETIONS)["prompt"] == "héllo"
     assert path_of(Wire.COMPLETIONS) == "/v1/completions"

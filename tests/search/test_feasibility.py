@@ -1,6 +1,9 @@
+import pytest
+
 from autotune.engine.dialect import EffectiveFlags
-from autotune.record import Outcome, Role
-from autotune.search.feasibility import infeasible_reason, same_candidate, same_effect
+from autotune.failure import EngineFailure, FailureKind, StartPhase
+from autotune.record import Outcome, Role, TrialRecord
+from autotune.search.feasibility import MemoryLessons, infeasible_reason, same_candidate, same_effect
 from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.support.trials import STUDY, failed, measured, numbered
 
@@ -58,3 +61,73 @@ def test_flags_that_the_engine_does_not_tell_are_as_they_were_asked() -> None:
     assert same is not None
     assert same_effect(Candidate.of({"chunked-prefill-size": 1024}), silent, STUDY.space, trials) is None
     assert same_effect(Candidate.of({}), silent, STUDY.space, trials) is None
+
+
+CRASHED: dict[str, FlagValue] = {
+    "chunked-prefill-size": 4096,
+    "max-running-requests": 64,
+    "mem-fraction-static": 0.85,
+    "schedule-policy": "fcfs",
+}
+
+
+def _out_of_memory(flags: dict[str, FlagValue], minimum: float | None = None) -> TrialRecord:
+    kind = FailureKind.OUT_OF_MEMORY_SERVING if minimum is None else FailureKind.NO_KV_MEMORY
+    failure = EngineFailure(kind=kind, phase=StartPhase.SERVING, line="oom", minimum_mem_fraction=minimum)
+    return failed(candidate=flags, failure=failure)
+
+
+def _lessons(*records: TrialRecord, space: SearchSpace = STUDY.space) -> MemoryLessons:
+    return MemoryLessons(space, numbered(*records))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_doubted"),
+    [
+        ({}, True),
+        ({"chunked-prefill-size": 8192, "mem-fraction-static": 0.9}, True),
+        ({"schedule-policy": "lpm"}, True),
+        ({"chunked-prefill-size": 2048}, False),
+        ({"chunked-prefill-size": 8192, "mem-fraction-static": 0.8}, False),
+    ],
+)
+def test_what_is_as_heavy_in_everything_as_a_crash_is_doubted(
+    changes: dict[str, FlagValue], is_doubted: bool
+) -> None:
+    doubt = _lessons(measured(1.0), _out_of_memory(CRASHED)).doubt(Candidate.of(CRASHED | changes))
+
+    assert (doubt is not None) == is_doubted
+    if doubt:
+        assert "trial 1 ran out of memory" in doubt
+        assert "against 4096" in doubt
+
+
+def test_a_launch_that_was_as_heavy_and_ran_refutes_the_lesson() -> None:
+    lessons = _lessons(_out_of_memory(CRASHED), measured(1.0, flags=CRASHED | {"mem-fraction-static": 0.9}))
+
+    assert lessons.doubt(Candidate.of(CRASHED)) is None
+
+
+def test_another_value_of_a_flag_that_may_do_anything_is_not_compared() -> None:
+    data = STUDY.space.model_dump(by_alias=True)
+    data["tune"] = data["tune"] | {"kv-cache-dtype": {"choices": ["auto", "fp8_e5m2"]}}
+    space = SearchSpace.model_validate(data)
+    lessons = _lessons(_out_of_memory(CRASHED | {"kv-cache-dtype": "auto"}), space=space)
+
+    assert lessons.doubt(Candidate.of(CRASHED | {"kv-cache-dtype": "auto"})) is not None
+    assert lessons.doubt(Candidate.of(CRASHED | {"kv-cache-dtype": "fp8_e5m2"})) is None
+
+
+def test_a_failure_that_is_not_of_memory_teaches_nothing_about_it() -> None:
+    failure = EngineFailure(kind=FailureKind.CRASHED, phase=StartPhase.SERVING, line="segmentation fault")
+
+    assert _lessons(failed(candidate=CRASHED, failure=failure)).doubt(Candidate.of(CRASHED)) is None
+
+
+def test_the_engines_own_minimum_is_a_fact() -> None:
+    lessons = _lessons(_out_of_memory(CRASHED | {"mem-fraction-static": 0.7}, minimum=0.75))
+
+    reason = lessons.refusal(Candidate.of({"mem-fraction-static": 0.75, "chunked-prefill-size": 512}))
+
+    assert reason == "mem-fraction-static 0.75 is not above 0.75, the least that trial 0's engine asked for"
+    assert lessons.refusal(Candidate.of({"mem-fraction-static": 0.8})) is None

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from autotune.errors import StudyError
 from autotune.record import Outcome, Role
@@ -104,20 +105,24 @@ def test_a_kill_between_record_and_result_loses_nothing(tmp_path: Path) -> None:
     assert after._optuna.trials[0].values == [120.0]
 
 
-def test_a_kill_between_enqueueing_and_asking_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+def test_a_kill_while_a_trial_begins_leaves_none(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
-    asked = ledger.ask_for(Candidate.of({}), Role.BASELINE, DEFAULTS)
-    attributes = {"asked": ledger._optuna.trials[asked.number].user_attrs["asked"]}
-    ledger._optuna.enqueue_trial({}, user_attrs=attributes)
+    engine = ledger._optuna._storage._backend.engine  # type: ignore[attr-defined]  # an RDBStorage in a cache
 
-    after = _open(tmp_path)
+    def killed(*arguments: object) -> None:
+        if "INSERT INTO trial_user_attributes" in str(arguments[2]):
+            raise KeyboardInterrupt
 
-    assert after.recover() == (0, 1)
-    assert after.ask().role is Role.SEARCH
-    assert after.history().running == 1
+    event.listen(engine, "before_cursor_execute", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.ask()
+    event.remove(engine, "before_cursor_execute", killed)
+
+    assert _open(tmp_path).recover() == ()
+    assert ledger.ask().number == 0
 
 
-def test_a_kill_before_the_candidate_was_known_leaves_no_trial_to_run_again(tmp_path: Path) -> None:
+def test_a_trial_that_somebody_else_began_is_not_run_again(tmp_path: Path) -> None:
     _open(tmp_path)._optuna.ask()
     after = _open(tmp_path)
 

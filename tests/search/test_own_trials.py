@@ -3,8 +3,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
@@ -52,6 +53,51 @@ def test_an_enqueued_trial_is_known_as_it_is_written(backend: RDBStorage) -> Non
     trial = _begin(study)
     assert trial.params["mem-fraction-static"] == 0.75
     assert study.get_trials() == _written(backend)
+
+
+def test_a_trial_that_begins_with_parameters_is_known_as_it_is_written(backend: RDBStorage) -> None:
+    study = _study(backend)
+    distributions = {
+        "mem-fraction-static": FloatDistribution(0.5, 0.9),
+        "chunked-prefill-size": IntDistribution(1024, 8192, log=True),
+        "schedule-policy": CategoricalDistribution(["lpm", "fcfs"]),
+    }
+    params = {"mem-fraction-static": 0.75, "chunked-prefill-size": 2048, "schedule-policy": "fcfs"}
+    for number in range(2):
+        begun = optuna.create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={"asked": {"role": "search"}, "again": 3},
+            system_attrs={"note": [1]},
+        )
+        study.add_trial(begun)
+        assert study.get_trials() == _written(backend)
+        known = study.get_trials()[number]
+        assert (known.number, list(known.params.items())) == (number, list(params.items()))
+        assert known.user_attrs == begun.user_attrs
+        study.tell(number, 1.0)
+        assert study.get_trials() == _written(backend)
+
+
+def test_a_trial_begins_in_three_statements_and_ends_without_being_read_again(backend: RDBStorage) -> None:
+    study = _study(backend)
+    study.get_trials()
+    statements: list[str] = []
+    event.listen(
+        backend.engine, "before_cursor_execute", lambda *arguments: statements.append(str(arguments[2]))
+    )
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.RUNNING,
+            params={"x": 0.5},
+            distributions={"x": FloatDistribution(0, 1)},
+            user_attrs={"a": 1},
+        )
+    )
+    assert [statement.split()[0] for statement in statements] == ["INSERT"] * 3
+    study.tell(0, 2.0)
+    assert not any("FROM trial_params" in statement for statement in statements)
 
 
 def test_a_trial_of_an_earlier_process_can_be_gone_on_with(backend: RDBStorage) -> None:

@@ -13,9 +13,9 @@ from autotune.search.sampler import (
     coordinates,
     distribution_of,
     make_sampler,
-    suggest,
+    trial_at,
 )
-from autotune.space import Candidate, SearchSpace
+from autotune.space import Candidate
 from tests.test_space import space_of
 
 SPACE = space_of(
@@ -30,36 +30,28 @@ SPACE = space_of(
 )
 
 
-def _asked(kind: SamplerKind, count: int, space: SearchSpace = SPACE) -> list[dict[str, Any]]:
-    study = optuna.create_study(sampler=make_sampler(kind, space, seed=3))
+def _drawn(
+    kind: SamplerKind, count: int, accepts: Callable[[Candidate], bool] = lambda _: True
+) -> list[Candidate]:
+    study, sampler = optuna.create_study(), make_sampler(kind, SPACE, seed=3, accepts=accepts)
     seen = []
     for index in range(count):
-        trial = study.ask()
-        seen.append(suggest(trial, space).to_dict())
-        study.tell(trial, float(index))
-    assert [trial.params for trial in study.get_trials()] == seen
+        seen.append(sampler.draw(study))
+        study.add_trial(trial_at(SPACE, seen[-1].to_dict(), {}))
+        study.tell(index, float(index))
+    assert [Candidate.of(trial.params) for trial in study.get_trials()] == seen
     return seen
 
 
 @pytest.mark.parametrize("kind", list(SamplerKind))
 def test_every_candidate_lies_on_the_spaces_grid_and_is_stored_as_launched(kind: SamplerKind) -> None:
-    for flags in _asked(kind, 20):
+    for flags in (candidate.to_dict() for candidate in _drawn(kind, 20)):
         assert all(SPACE.tune[name].contains(value) for name, value in flags.items())
         assert ("interval" in flags) == (flags["policy"] == "lpm")
 
 
 def test_the_same_seed_asks_for_the_same_candidates() -> None:
-    assert _asked(SamplerKind.TPE, 12) == _asked(SamplerKind.TPE, 12)
-
-
-def _drawn(kind: SamplerKind, accepts: Callable[[Candidate], bool], count: int) -> list[Candidate]:
-    study = optuna.create_study(sampler=make_sampler(kind, SPACE, seed=3, accepts=accepts))
-    seen = []
-    for index in range(count):
-        trial = study.ask()
-        seen.append(suggest(trial, SPACE))
-        study.tell(trial, float(index))
-    return seen
+    assert _drawn(SamplerKind.TPE, 12) == _drawn(SamplerKind.TPE, 12)
 
 
 @pytest.mark.parametrize("kind", list(SamplerKind))
@@ -68,11 +60,11 @@ def test_what_is_not_worth_a_trial_is_drawn_again_before_optuna_sees_it(kind: Sa
         flags = candidate.to_dict()
         return flags["policy"] == "lpm" and flags["interval"] in (2, 3)
 
-    seen = _drawn(kind, accepts, 14)
+    seen = _drawn(kind, 14, accepts)
 
     assert all(accepts(candidate) for candidate in seen)
     assert len(set(seen)) == 14
-    assert seen == _drawn(kind, accepts, 14)
+    assert seen == _drawn(kind, 14, accepts)
 
 
 def test_a_space_without_anything_worth_a_trial_is_asked_all_the_same() -> None:
@@ -82,31 +74,26 @@ def test_a_space_without_anything_worth_a_trial_is_asked_all_the_same() -> None:
         draws.append(candidate)
         return False
 
-    (asked,) = _drawn(SamplerKind.TPE, refuse, 1)
+    (asked,) = _drawn(SamplerKind.TPE, 1, refuse)
 
     assert asked == draws[-1]
     assert len(draws) == INFORMED_DRAWS + UNIFORM_DRAWS
 
 
-def test_an_enqueued_candidate_is_not_drawn_for() -> None:
-    def refuse(_candidate: Candidate) -> bool:
-        raise AssertionError
+def test_trials_outside_the_space_do_not_shrink_it() -> None:
+    study, sampler = optuna.create_study(), make_sampler(SamplerKind.TPE, SPACE, seed=3)
+    for index in range(10):
+        study.add_trial(trial_at(SPACE, {"policy": "fcfs"}, {}))
+        study.tell(index, float(index))
 
-    study = optuna.create_study(sampler=make_sampler(SamplerKind.TPE, SPACE, seed=3, accepts=refuse))
-    study.enqueue_trial({"policy": "fcfs"})
-
-    assert study.ask().suggest_categorical("policy", ["fcfs", "lpm"]) == "fcfs"
+    assert set(sampler.draw(study).to_dict()) >= set(SPACE.tune) - {"interval"}
 
 
-def test_a_baseline_outside_the_space_does_not_shrink_it() -> None:
-    study = optuna.create_study(sampler=make_sampler(SamplerKind.TPE, SPACE, seed=3))
-    outside = study.ask()
-    study.tell(outside, 1.0)
-    trial = study.ask()
+def test_a_trial_has_its_parameters_in_the_spaces_order() -> None:
+    trial = trial_at(SPACE, {"policy": "lpm", "chunked-prefill-size": 2048, "unknown": 1}, {"again": 3})
 
-    assert set(study.sampler.infer_relative_search_space(study, trial._cached_frozen_trial)) == (
-        set(SPACE.tune) - {"interval"}
-    )
+    assert list(trial.params.items()) == [("chunked-prefill-size", 2048), ("policy", "lpm")]
+    assert trial.user_attrs == {"again": 3}
 
 
 def test_a_distribution_covers_exactly_the_allowed_ends() -> None:

@@ -26,6 +26,7 @@ from tests.support.docker_mishaps import (
     cut_and_heal,
     cut_briefly,
     die,
+    full_disk,
     gpu_memory_in_use,
     image_on_a_only,
     kill_dockerd,
@@ -39,6 +40,10 @@ from tests.support.docker_mishaps import (
     restart_dockerd,
     restart_living_dockerd,
     stranger_on,
+    wall_away,
+    wall_up,
+    wall_up_briefly,
+    walled,
 )
 from tests.support.docker_plans import (
     PORT,
@@ -91,6 +96,13 @@ class Seen:
     teardown_s: float
     ends: str
     left: tuple[str, ...]
+
+
+def is_as_promised(fault: Fault, seen: Seen) -> bool:
+    """Whether a fault was noticed in time, named rightly, and left nothing."""
+    is_in_time = seen.kind is None or seen.detection_s <= fault.limit_s
+    is_right_end = seen.ends == CLEAN if fault.ends == CLEAN else fault.ends in seen.ends
+    return seen.kind in fault.kinds and not seen.left and is_in_time and is_right_end
 
 
 class Happening:
@@ -249,6 +261,17 @@ def faults(bed: Bed) -> tuple[Fault, ...]:
         Fault("link to b cut", lost, during=serving, act=cut, ends=b_reach, within_s=LINK_S),
         Fault("link to b cut for 14 s", lost, during=serving, act=cut_and_heal, within_s=LINK_S),
         Fault("link to b cut for 1.5 s", (None,), during=serving, act=cut_briefly, within_s=8.0),
+        Fault(
+            "link between the nodes cut",
+            lost,
+            around=wall_away,
+            during=serving,
+            act=wall_up,
+            within_s=LINK_S,
+        ),
+        Fault("link between them cut for 3 s", (None,), during=serving, act=wall_up_briefly, within_s=13.0),
+        Fault("link between them cut before", lost, around=walled, ends="no way to"),
+        Fault("disk full on b", (FailureKind.DISK_FULL,), around=full_disk, ends="no space left on device"),
         Fault("dockerd on b killed", lost, during=serving, act=kill_dockerd, ends=b_reach),
         Fault("dockerd on b restarted", crashed, during=serving, act=restart_dockerd),
         Fault(

@@ -69,6 +69,21 @@ def kill_dockerd(bed: Bed, _plan: LaunchPlan) -> None:
     bed["b"].kill_dockerd()
 
 
+def wall(bed: Bed, verb: str) -> None:
+    """Put up (-I) or take away (-D) a wall between the nodes, of which this machine notices nothing."""
+    for chain, side in (("INPUT", "-s"), ("OUTPUT", "-d")):
+        bed["b"].sh("iptables", verb, chain, side, bed["a"].address, "-j", "DROP")
+
+
+def wall_up(bed: Bed, _plan: LaunchPlan) -> None:
+    wall(bed, "-I")
+
+
+def wall_up_briefly(bed: Bed, _plan: LaunchPlan) -> None:
+    wall(bed, "-I")
+    later(3.0, lambda: wall(bed, "-D"))
+
+
 def restart_dockerd(bed: Bed, _plan: LaunchPlan) -> None:
     bed["b"].kill_dockerd()
     bed["b"].start_dockerd()
@@ -130,6 +145,29 @@ def image_on_a_only(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
     yield
     client.remove_image("only-here:1")
     client.close()
+
+
+@contextmanager
+def walled(bed: Bed, plan: LaunchPlan) -> Iterator[None]:
+    wall_up(bed, plan)
+    yield
+    wall(bed, "-D")
+
+
+@contextmanager
+def wall_away(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
+    """Take away in the end what is put up meanwhile."""
+    yield
+    wall(bed, "-D")
+
+
+@contextmanager
+def full_disk(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
+    """Put a disk of one page where the engine on b writes down its containers."""
+    folder = str(bed["b"].folder / "data/containers")
+    bed["b"].sh("mount", "-t", "tmpfs", "-o", "size=4k", "full", folder)
+    yield
+    bed["b"].sh("umount", "-l", folder)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ SHORT = DockerPatience(
         poll_s=0.05, cause_s=1.0, settle_s=0.2, flush_s=0.3, stop_s=5, stop_loading_s=1.0, release_s=5
     ),
     endurance=Endurance(poll_s=0.1, refused_s=3.0, silent_s=5.0, log_s=2.0),
-    reunion_s=20.0,
+    reunion_s=12.0,
 )
 _numbers = itertools.count()
 
@@ -87,6 +87,26 @@ def containers_on(host: Host, study: str = STUDY) -> list[str]:
         return [each["Names"][0].removeprefix("/") for each in found]
     finally:
         client.close()
+
+
+def strangers(host: Host) -> Mapping[str, list[str]]:
+    """All that a launch could leave or disturb on a node: containers, networks, volumes, listening ports."""
+    client = client_of(host)
+    try:
+        return {
+            "containers": sorted(each["Id"] for each in client.containers(all=True)),
+            "networks": sorted(each["Name"] for each in client.networks()),
+            "volumes": sorted(each["Name"] for each in client.volumes()["Volumes"] or ()),
+            "ports": sorted({line.split()[3] for line in host.sh("ss", "-Hltn").splitlines()}),
+            "shared memory": sorted(host.sh("ls", "/dev/shm").split()),  # noqa: S108 - a node's own
+        }
+    finally:
+        client.close()
+
+
+def processes_of(host: Host, word: str) -> list[str]:
+    """Command lines on a node that hold a word."""
+    return [line for line in host.sh("ps", "-eo", "args").splitlines() if word in line]
 
 
 def kill_container(host: Host, name: str) -> None:

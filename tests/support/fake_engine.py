@@ -3,6 +3,7 @@
 Run as a process of its own; `--fake` lists what it shall do, separated by commas:
   crash bad-argument no-memory silent-exit   end at start, as SGLang does
   never-ready no-rendezvous silent-hang cause-then-hang  stay without serving
+  slow-weights  take half a second to load
   stubborn      ignore SIGTERM               grandchild  leave a detached process that ignores SIGTERM
   busy          refuse to flush              no-info no-model-info  lack a page
   dies-early    end when it is first asked      eats-memory  take memory until the kernel ends it
@@ -124,6 +125,8 @@ def load(behaviours: set[str]) -> None:
     say("Load weight begin. avail mem=17.61 GB")
     if "never-ready" in behaviours:
         sleep_for_ever()
+    if "slow-weights" in behaviours:
+        time.sleep(0.5)
     say("Load weight end. elapsed=0.08 s, type=Qwen3ForCausalLM, avail mem=17.54 GB, mem usage=0.07 GB.")
     if "crash" in behaviours:
         say("Traceback (most recent call last):", is_raw=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 SOURCE = Path(__file__).parent / "truth_server" / "truth_server.c"
@@ -23,10 +24,11 @@ class Truth:
 
 @dataclass
 class TruthServer:
-    """`seen` is filled, by serial number, when the server has ended."""
+    """`seen` is filled, by serial number, when the server has ended, and `cpu_s`, which it has used."""
 
     url: str
     seen: dict[int, Truth] = field(default_factory=dict)
+    cpu_s: float = 0.0
 
 
 def build(folder: Path) -> Path:
@@ -47,6 +49,8 @@ def telling_the_truth(program: Path, ttft_s: float, itl_s: float, tokens: int) -
         try:
             yield server
         finally:
+            used = psutil.Process(process.pid).cpu_times()
+            server.cpu_s = used.user + used.system
             process.send_signal(signal.SIGTERM)
             process.wait()
     server.seen.update(read_truth(file))

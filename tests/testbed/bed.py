@@ -11,6 +11,7 @@ Known limits: no privileged containers, no memlock or nofile above the machine's
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,13 @@ def wait_until(holds: Callable[[], bool], what: str, patience_s: float = 30) -> 
         if time.monotonic() > give_up_s:
             raise BedError(f"not in {patience_s:g} s: {what}")
         time.sleep(0.02)
+
+
+def reaches(address: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == 0
 
 
 def reason_against() -> str | None:
@@ -149,6 +157,8 @@ class Host:
         if self._pid() is None:
             self._boot()
         self.start_dockerd(*dockerd)
+        # A link that was down leaves a failed ARP entry behind for a second.
+        wait_until(lambda: reaches(self.address, 22) or self._is_cut(), f"{self.name} is reached")
 
     def kill(self) -> None:
         """Cut the power: every process is gone at once."""
@@ -164,6 +174,9 @@ class Host:
     def heal(self) -> None:
         """Plug it in again."""
         run("ip", "-n", self.bed.switch, "link", "set", self._port, "up")
+
+    def _is_cut(self) -> bool:
+        return "state DOWN" in run("ip", "-n", self.bed.switch, "link", "show", self._port)
 
     def kill_dockerd(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End the Docker engine only."""

@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[2]
 _NEEDED = ("numpy", "psutil", "pydantic", "pyyaml", "starlette", "typer", "uvicorn")
 _TOOLS = ("sh", "ls", "cat", "env", "sleep", "kill", "tr", "sed", "rm", "touch", "mkdir", "dd")
 _LEFT_OUT = re.compile(
-    r"/(test|tests|__pycache__|site-packages|idlelib|tkinter|ensurepip|lib2to3|config-[^/]*)(/|$)|\.a$"
+    r"/(test|tests|site-packages|idlelib|tkinter|ensurepip|lib2to3|config-[^/]*)(/|$)|\.a$"
 )
 _NVIDIA_SMI = """#!/bin/sh
 # A stand-in: GPUs by index, all equally full.

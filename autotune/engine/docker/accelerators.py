@@ -1,7 +1,8 @@
 """What a container needs to see a node's accelerators, as data: one row per kind. Pure.
 
 Sources: NVIDIA container toolkit (device requests); SGLang's docs/platforms/amd_gpu.md and ascend_npu.md.
-Only the NVIDIA row knows how to ask for memory in use; on others the launcher cannot prove that it is back.
+How memory in use is asked for: nvidia-smi; the amdgpu driver's mem_info_vram_used (Linux, amdgpu_vram_mgr.c);
+the HBM column of `npu-smi info`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,21 @@ from autotune.space import Accelerator, Mount, Node
 
 ALL = "all"
 _ASCEND_DRIVER = "/usr/local/Ascend/driver"
+_ASCEND_TOOLS = "/usr/local/sbin"  # npu-smi is here
+# Firmware keeps about 3 GiB of each chip for itself, in use by nobody.
+_ASCEND_RESERVED_MIB = 4096
+_AMD_MEMORY = (
+    "i=0; for f in $(ls -v /sys/class/drm/card*/device/mem_info_vram_used); "
+    'do echo "$i, $(($(cat $f) / 1048576))"; i=$((i + 1)); done'
+)
+# A chip's row holds its bus id, and used / total HBM at its end.
+_ASCEND_MEMORY = r"""
+import re, subprocess
+shown = subprocess.run(["npu-smi", "info"], capture_output=True, text=True, check=True).stdout
+row = r"\|\s*[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[^|]*\|.*?(\d+)\s*/\s*\d+\s*\|\s*$"
+for index, used in enumerate(re.findall(row, shown, re.MULTILINE)):
+    print(f"{index}, {used}")
+"""
 _ASCEND_CONTROL = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 
 
@@ -19,7 +35,7 @@ class Devices:
     """One node's accelerators as a container gets them.
 
     `requested`: GPU ids for Docker's own GPU support, `ALL` for every one. `memory_query`: a command in the
-    container that prints `index, MiB in use` for each of them.
+    container that prints `index, MiB in use` for each of them; `reserved_mib` are never free.
     """
 
     requested: tuple[str, ...] = ()
@@ -28,6 +44,7 @@ class Devices:
     mounts: tuple[Mount, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     memory_query: tuple[str, ...] = ()
+    reserved_mib: int = 0
 
 
 def devices_of(node: Node) -> Devices:
@@ -50,6 +67,7 @@ def _amd(node: Node) -> Devices:
         device_files=("/dev/kfd", "/dev/dri"),
         groups=("video",),
         environment=(("HIP_VISIBLE_DEVICES", chosen),) if chosen else (),
+        memory_query=("sh", "-c", _AMD_MEMORY),
     )
 
 
@@ -57,7 +75,11 @@ def _ascend(node: Node) -> Devices:
     chosen = node.gpu_ids or tuple(str(index) for index in range(node.gpus))
     return Devices(
         device_files=(*(f"/dev/davinci{index}" for index in chosen), *_ASCEND_CONTROL),
-        mounts=(Mount(source=_ASCEND_DRIVER, target=_ASCEND_DRIVER, read_only=True),),
+        mounts=tuple(
+            Mount(source=path, target=path, read_only=True) for path in (_ASCEND_DRIVER, _ASCEND_TOOLS)
+        ),
+        memory_query=("python3", "-c", _ASCEND_MEMORY),
+        reserved_mib=_ASCEND_RESERVED_MIB,
         environment=(("ASCEND_RT_VISIBLE_DEVICES", ",".join(chosen)),),
     )
 

@@ -28,6 +28,7 @@ _INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 _REMEDIES: Mapping[FailureKind | None, str] = {
     FailureKind.BIND_SOURCE_MISSING: "Make the folder on that node, or correct 'mounts'.",
     FailureKind.DRIVER_ERROR: "See that nvidia-smi works there, in a container of this image too.",
+    FailureKind.DISK_FULL: "docker system prune there, or enlarge the disk of its data folder.",
     FailureKind.NAME_TAKEN: "autotune clean STUDY, or remove that container by hand.",
     FailureKind.GPU_MEMORY_HELD: "Stop what holds it.",
     FailureKind.PORT_BUSY: "Give another 'port' or 'rendezvous_port', or stop what holds it.",
@@ -59,7 +60,8 @@ def _look(space: SearchSpace, plan: LaunchPlan, container: ContainerPlan) -> _Lo
     node = container.node
     try:
         with DockerNode(node) as opened:
-            clock = tuple(_clock_problems(node, opened.information()))
+            asked = datetime.now(UTC)
+            clock = tuple(_clock_problems(node, opened.information(), asked, datetime.now(UTC)))
             image = opened.image(container.image)
             if image is None:
                 return _Look((*clock, _no_image(node, container.image)))
@@ -96,9 +98,12 @@ def _no_image(node: Node, image: str) -> Problem:
     return Problem(message, key="image", remedy=f"docker -H {node.docker} pull {image}")
 
 
-def _clock_problems(node: Node, information: Mapping[str, Any]) -> Iterator[Problem]:
-    shown = re.sub(r"(\.\d{6})\d*", r"\1", str(information["SystemTime"]))
-    skew_s = (datetime.fromisoformat(shown) - datetime.now(UTC)).total_seconds()
+def _clock_problems(
+    node: Node, information: Mapping[str, Any], asked: datetime, answered: datetime
+) -> Iterator[Problem]:
+    """Compare a node's clock with ours between the question and the answer, which may take long."""
+    shown = datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", str(information["SystemTime"])))
+    skew_s = (shown - min(max(shown, asked), answered)).total_seconds()
     if abs(skew_s) > _MOST_SKEW_S:
         yield Problem(f"{node.name}: its clock is {skew_s:+.1f} s off ours", key="nodes", remedy="Start NTP.")
 

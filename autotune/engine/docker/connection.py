@@ -40,6 +40,21 @@ _REFUSALS = (
     "closed conn",
 )
 _NO_SOCKET = ("refused", "FileNotFoundError")
+_WANTS_TLS = "HTTP request to an HTTPS server"
+# What clients put several exceptions around.
+_REASONS = (
+    ("FileNotFoundError", "there is no such socket; does Docker run there?"),
+    ("PermissionError", "this user may not open the socket; the group docker may"),
+    ("Permission denied", "this user may not open the socket; the group docker may"),
+    ("refused", "nobody listens there; does Docker run?"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by ca.pem, or is for another name"),
+    ("certificate required", "it wants a client certificate; give 'certificates'"),
+    ("bad certificate", "it does not trust cert.pem"),
+    (_WANTS_TLS, "it speaks TLS; give 'certificates'"),
+    ("Name or service not known", "there is no host of that name"),
+    ("No route to host", "there is no route to the host"),
+    ("timed out", "no answer in time"),
+)
 _KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -118,6 +133,8 @@ class Connection:
                 raise GoneError(name, str(error.explanation)) from error
             raise NodeError(name, str(error.explanation), kind_of(str(error))) from error
         except APIError as error:
+            if _WANTS_TLS in str(error):
+                raise self._unreachable(error) from error
             raise NodeError(name, str(error.explanation), kind_of(str(error))) from error
         except (
             DockerException,
@@ -130,7 +147,7 @@ class Connection:
     def _unreachable(self, error: Exception) -> UnreachableError:
         text = repr(error)
         is_refused = any(word in text for word in _REFUSALS)
-        message = f"the Docker engine at {self._node.docker} does not answer: {error}"
+        message = f"the Docker engine at {self._node.docker} does not answer: {_why(error)}"
         if self._tunnel is not None and any(word in text for word in _NO_SOCKET):
             words = self._tunnel.last_words  # no local socket: it is ssh that is gone
             is_refused = "refused" in words
@@ -146,3 +163,9 @@ class Connection:
             ca_cert=str(folder / "ca.pem"),
             verify=True,
         )
+
+
+def _why(error: Exception) -> str:
+    """Return the reason in a few words; the error's own where it is none of the known ones."""
+    text = f"{error!r} {error}"
+    return next((reason for words, reason in _REASONS if words in text), str(error))

@@ -15,6 +15,7 @@ FAULT_TEXTS: tuple[tuple[re.Pattern[str], FailureKind], ...] = tuple(
         (r"bind source path does not exist", FailureKind.BIND_SOURCE_MISSING),
         (r"The container name .* is already in use", FailureKind.NAME_TAKEN),
         (r"No such image|pull access denied|manifest .*unknown", FailureKind.IMAGE_MISSING),
+        (r"no space left on device", FailureKind.DISK_FULL),
         (r"could not select device driver", FailureKind.DRIVER_ERROR),
         (r"nvidia-container-cli|nvml error|Unknown runtime specified nvidia", FailureKind.DRIVER_ERROR),
         (r"error gathering device information", FailureKind.DRIVER_ERROR),

@@ -15,7 +15,9 @@ from typing import TypeVar
 
 from autotune.engine.docker.container import container_plans
 from autotune.engine.docker.faults import NodeError, UnreachableError
+from autotune.engine.docker.link_watch import LinkWatch
 from autotune.engine.docker.node import DockerNode, FoundImage
+from autotune.engine.docker.pull_log import PullLog
 from autotune.engine.docker.rank import ContainerRank, Endurance
 from autotune.engine.docker.survey import Question, Survey, driver_problem, survey
 from autotune.engine.http_api import NoAnswerError
@@ -62,10 +64,17 @@ def on_all(nodes: Sequence[DockerNode], work: Callable[[int, DockerNode], _Resul
 
 
 def prepare(
-    plan: LaunchPlan, nodes: Sequence[DockerNode], *, controller: str, turn: int, patience: DockerPatience
+    plan: LaunchPlan,
+    nodes: Sequence[DockerNode],
+    *,
+    folder: Path,
+    controller: str,
+    turn: int,
+    patience: DockerPatience,
 ) -> Readiness:
     """Make sure that every node has the image and room; choose ports to meet at that are free on rank 0.
 
+    How a pull goes on is told in `folder/pull-NODE.log`.
     `turn` counts the launches: each begins to look for ports where the last one did not.
 
     Raises:
@@ -75,11 +84,13 @@ def prepare(
 
     def look(index: int, node: DockerNode) -> tuple[FoundImage, Survey]:
         container = containers[index]
-        image = node.require_image(container.image, pull=plan.container.pull)
+        log = PullLog(folder / f"pull-{node.node.name}.log")
+        image = node.require_image(container.image, pull=plan.container.pull, on_progress=log)
         question = Question(
             ports=(plan.port,),
             ranges=tuple(_port_ranges(plan, turn)) if index == 0 else (),
             most_mib=patience.memory_mib,
+            facts={"peers": [f"{plan.host}:{plan.rendezvous_port}"] if index else []},
         )
         return image, survey(node, container, question)
 
@@ -136,16 +147,23 @@ class ContainerLaunch:
         self._watch.use(self._ranks)
 
     def _rank(self, index: int, container: str) -> ContainerRank:
+        plan = self._watch.plan
         log = self._folder / f"engine-rank{index}.log"
         log.write_bytes(b"")
         return ContainerRank(
-            self._watch.plan.ranks[index],
+            plan.ranks[index],
             self._nodes[index],
             container,
             watch=self._watch.log_watch(log),
             log=log,
             endurance=self._patience.endurance,
+            link=self._link(index, container) if index else None,
         )
+
+    def _link(self, index: int, container: str) -> LinkWatch:
+        """Watch the way to a port at which nobody listens, so that no busy engine is in it."""
+        plan = self._watch.plan
+        return LinkWatch(self._nodes[index], container, plan.host, plan.rendezvous_port + RANGE_PORTS - 1)
 
     # ---- stop
 
@@ -234,6 +252,9 @@ def _refuse_taken(surveys: Sequence[Survey]) -> None:
         driver = driver_problem(seen)
         if driver is not None:
             raise driver
+        for peer in (peer for peer, is_reached in seen.facts["reached"].items() if not is_reached):
+            message = f"no way to {peer}, where the ranks meet"
+            raise NodeError(seen.node, message, FailureKind.NODE_LOST)
         if seen.problems:
             kind = FailureKind.PORT_BUSY if seen.held else FailureKind.GPU_MEMORY_HELD
             raise NodeError(seen.node, f"before the launch, {'; '.join(seen.problems)}", kind)

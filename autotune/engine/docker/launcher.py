@@ -17,6 +17,7 @@ from autotune.engine.docker.launch import ContainerLaunch, DockerPatience, on_al
 from autotune.engine.docker.node import DockerNode, FoundContainer
 from autotune.engine.launch_watch import LaunchWatch, MonotonicClock, WatchedEngine
 from autotune.engine.launcher import Clock
+from autotune.engine.phase_budgets import PhaseBudgets
 from autotune.engine.plan import LaunchPlan
 from autotune.engine.uninterrupted import signals_held
 from autotune.failure import StartPhase
@@ -30,6 +31,7 @@ class DockerLauncher:
         self._nodes = tuple(nodes)
         self._patience = patience or DockerPatience()
         self._clock = MonotonicClock()
+        self._budgets = PhaseBudgets(self._patience.watch.phases)
         self._controller = Controller.here()
         self._launches = 0
         self._running: Counter[str] = Counter()
@@ -56,9 +58,11 @@ class DockerLauncher:
         """
         token = str(self._controller)
         with open_nodes([rank.node for rank in plan.ranks]) as nodes:
-            ready = prepare(plan, nodes, controller=token, turn=self._launches, patience=self._patience)
+            ready = prepare(
+                plan, nodes, folder=folder, controller=token, turn=self._launches, patience=self._patience
+            )
             self._launches += 1
-            watch = LaunchWatch(ready.plan, on_phase, self._clock, self._patience.watch)
+            watch = LaunchWatch(ready.plan, on_phase, self._clock, self._patience.watch, self._budgets)
             launch = ContainerLaunch(
                 watch, nodes, ready.segments, folder=folder, controller=token, patience=self._patience
             )

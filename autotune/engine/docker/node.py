@@ -90,9 +90,9 @@ class DockerNode:
         return FoundImage(id=found["Id"], digest=str(digests[0]).rpartition("@")[2])
 
     def require_image(
-        self, image: str, *, pull: bool, on_progress: Callable[[str], None] = lambda _: None
+        self, image: str, *, pull: bool, on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None
     ) -> FoundImage:
-        """Return an image, which is pulled if it is missing and may be pulled.
+        """Return an image, which is pulled if it is missing and may be pulled; tell the steps of it.
 
         Raises:
             NodeError: it is not there and cannot be had.
@@ -106,16 +106,14 @@ class DockerNode:
             raise NodeError(self.node.name, message, FailureKind.IMAGE_MISSING)
         return found
 
-    def _pull(self, image: str, on_progress: Callable[[str], None]) -> None:
+    def _pull(self, image: str, on_progress: Callable[[Mapping[str, Any]], None]) -> None:
         repository, tag = _reference(image)
         try:
             with self.connection.client(_PULL_S) as client, self.connection.errors():
                 for step in client.pull(repository, tag=tag, stream=True, decode=True):
                     if "error" in step:
                         raise self._no_image(image, step["error"])
-                    on_progress(
-                        f"{self.node.name}: {step.get('status', '')} {step.get('progress', '')}".strip()
-                    )
+                    on_progress(step)
         except NodeError as error:
             raise self._no_image(image, str(error)) from error
 
@@ -192,6 +190,19 @@ class DockerNode:
         with self.connection.errors():
             text: bytes = self._slow.logs(container, stdout=True, stderr=False)
         return text.decode(errors="replace")
+
+    def execute(self, container: str, argv: tuple[str, ...]) -> str:
+        """Start one more program in a running container; it ends with the container. Return its id."""
+        with self.connection.errors():
+            program = str(self._slow.exec_create(container, list(argv))["Id"])
+            self._slow.exec_start(program, detach=True)
+        return program
+
+    def executed_code(self, program: str) -> int | None:
+        """Return the exit code of what `execute` started, None while it runs."""
+        with self.connection.errors():
+            code: int | None = self._quick.exec_inspect(program)["ExitCode"]
+        return code
 
     def remove(self, container: str) -> None:
         """Kill and remove a container with its anonymous volumes; nothing happens if it is gone."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.engine.docker.faults import GoneError, NodeError, UnreachableError
+from autotune.engine.docker.link_watch import LinkWatch
 from autotune.engine.docker.log_copy import LogCopy
 from autotune.engine.docker.node import ContainerState, DockerNode
 from autotune.engine.log_watch import LogWatch, Verdict
@@ -43,12 +44,15 @@ class ContainerRank:
         watch: LogWatch,
         log: Path,
         endurance: Endurance,
+        link: LinkWatch | None = None,
     ) -> None:
         self.plan = plan
         self.watch = watch
         self.node = node
         self.container = container
         self._endurance = endurance
+        self._link = link
+        self._is_cut = False
         self._state: ContainerState | None = None
         self._is_gone = False
         self._silence: tuple[float, UnreachableError] | None = None
@@ -56,6 +60,7 @@ class ContainerRank:
         self._answered = 0
         self._changed = threading.Condition()
         self._stopped = threading.Event()
+        self._is_urgent = threading.Event()
         self._poller = threading.Thread(target=self._poll, name=f"state of {plan.name}", daemon=True)
         self._log = LogCopy(node.connection, container, log, lambda: self.is_alive)
 
@@ -68,6 +73,7 @@ class ContainerRank:
         """Take in the rest of the log, and stop watching."""
         self._log.finish(self._endurance.log_s)
         self._stopped.set()
+        self._is_urgent.set()
         self._poller.join()
 
     # ---- what a LaunchWatch asks
@@ -90,6 +96,9 @@ class ContainerRank:
         lost = self._lost()
         if lost is not None:
             return lost
+        if self._link is not None and self._is_cut:
+            line = f"{self.plan.node.name} does not reach {self._link.peer} any more"
+            return Verdict(line, FailureKind.NODE_LOST)
         state = self._state
         if state is not None and not state.is_running and state.was_out_of_memory:
             line = f"the kernel killed a process of {self.plan.name}: its memory limit is reached"
@@ -98,14 +107,19 @@ class ContainerRank:
 
     def settle(self) -> None:
         """Wait for an answer to a question asked from now on, or for the node to count as lost."""
+        if self.is_alive:
+            self._await_answer()
+        if not self.is_alive and not self._is_gone:
+            self._log.await_end(self._endurance.log_s)
+
+    def _await_answer(self) -> None:
         with self._changed:
             asked = self._asked
+            self._is_urgent.set()
             self._changed.wait_for(
                 lambda: self._answered > asked or self._lost() is not None or self._is_gone,
                 self._most_silent_s,
             )
-        if not self.is_alive and not self._is_gone:
-            self._log.await_end(self._endurance.log_s)
 
     def await_end(self, patience_s: float) -> bool:
         """Wait until it has ended or is lost; return whether it has."""
@@ -120,13 +134,16 @@ class ContainerRank:
         return self._endurance.silent_s + 2 * self._endurance.refused_s
 
     def _poll(self) -> None:
-        while not self._stopped.wait(self._endurance.poll_s):
+        while not self._stopped.is_set():
             self._asked += 1
             self._ask(self._asked)
+            self._is_urgent.wait(self._endurance.poll_s)
+            self._is_urgent.clear()
 
     def _ask(self, number: int) -> None:
         try:
             state = self.node.state(self.container)
+            self._is_cut = self._link is not None and state.is_running and self._link.is_cut()
         except GoneError:
             self._take(is_gone=True)
         except UnreachableError as error:

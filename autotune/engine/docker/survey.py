@@ -81,14 +81,14 @@ def _answer(node: DockerNode, plan: ContainerPlan, question: Question) -> Mappin
         "ports": question.ports,
         "ranges": question.ranges,
         "memory_query": plan.devices.memory_query,
-        "most_mib": question.most_mib,
+        "most_mib": question.most_mib + plan.devices.reserved_mib,
         "patience_s": question.patience_s,
         "segments_before": question.segments_before,
         "facts": dict(question.facts),
     }
     container = node.create_probe(
         _probe_plan(plan),
-        ("python3", "-c", source, json.dumps(asked)),
+        ("python3", "-IS", "-c", source, json.dumps(asked)),  # -S: an engine's site-packages cost seconds
         pid_mode="host",  # to name who holds what
         cap_add=["SYS_PTRACE"],
     )

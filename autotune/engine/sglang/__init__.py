@@ -6,7 +6,7 @@ from autotune.engine.dialect import Dialect, VocabularyProbe
 from autotune.engine.sglang.argv import COMMAND, render_argv
 from autotune.engine.sglang.defaults import known_defaults
 from autotune.engine.sglang.effective import parse_effective
-from autotune.engine.sglang.flags import load_catalogue
+from autotune.engine.sglang.flags import load_catalogue, memory_use
 from autotune.engine.sglang.log_lines import FAILURE_LINES, START_LINES
 from autotune.engine.sglang.validity import invalid_reason
 
@@ -17,6 +17,7 @@ SGLANG = Dialect(
     catalogue=load_catalogue,
     known_defaults=known_defaults,
     invalid_reason=invalid_reason,
+    memory_use=memory_use,
     parse_effective=parse_effective,
     start_lines=START_LINES,
     failure_lines=FAILURE_LINES,

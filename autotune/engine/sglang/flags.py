@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from autotune.document import read_document
-from autotune.engine.catalogue import Catalogue, Knowledge, find_catalogue
+from autotune.engine.catalogue import Catalogue, Knowledge, MemoryUse, find_catalogue
 from autotune.space import FlagValue, SearchSpace
 
 
@@ -23,6 +23,11 @@ def _knowledge() -> Knowledge:
 def load_catalogue(version: str) -> Catalogue:
     """Return the flags of an SGLang version, or of the nearest known one with `is_exact` False."""
     return find_catalogue("sglang", version, _knowledge())
+
+
+def memory_use() -> MemoryUse:
+    """Return how SGLang's flags decide what memory it takes."""
+    return _knowledge().memory
 
 
 @dataclass(frozen=True)

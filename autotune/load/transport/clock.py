@@ -17,7 +17,7 @@ Ancillary: TypeAlias = Sequence[tuple[int, int, bytes]]
 
 ANCILLARY_BYTES = 64
 _SO_TIMESTAMPNS = 35  # Linux, include/uapi/asm-generic/socket.h: SO_TIMESTAMPNS_OLD, 64-bit time_t
-_TIMESPEC = struct.Struct("@ll")
+_unpacked = struct.Struct("@ll").unpack  # a timespec
 _BRACKETS = 32
 
 
@@ -35,14 +35,13 @@ class ReceiveClock:
 
     def stamp_ns(self, ancillary: Ancillary) -> int:
         """Return when the bytes of a read arrived; the present where the kernel has not said."""
-        now_ns = time.monotonic_ns()
         if not ancillary:
-            return now_ns
-        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+            return time.monotonic_ns()
+        seconds, nanoseconds = _unpacked(ancillary[0][2])
         if not seconds:
-            return now_ns
+            return time.monotonic_ns()
         stamp_ns: int = seconds * 1_000_000_000 + nanoseconds - self._offset_ns
-        return min(stamp_ns, now_ns)
+        return stamp_ns
 
     def drift_ns(self) -> int:
         """Return how far the two clocks have moved apart since the start, at most (ns, not negative)."""

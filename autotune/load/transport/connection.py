@@ -3,6 +3,8 @@
 In: the bytes of a request and a `Recording`. Out: the recording, filled and ended. Talks to one socket.
 Invariant: nothing is awaited between an arrival and its stamp; a connection on which anything went wrong,
 or that carried a byte nobody asked for, is closed and never used again.
+A read that is an event like any other (it ends one, neither the last nor an error) is only kept, if the
+recording allows: what it holds, and whether it is well formed, is found out when somebody settles.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ import httpx
 from autotune.load.transport.clock import ANCILLARY_BYTES, ReceiveClock
 from autotune.load.transport.framing import (
     Body,
+    ChunkedBody,
     Head,
     HeadReader,
     Limits,
@@ -24,10 +27,13 @@ from autotune.load.transport.framing import (
     OpenBody,
     body_after,
 )
+from autotune.load.transport.readers import Readers
 from autotune.load.transport.recording import Recording
 from autotune.load.transport.tls import TlsSession
 
 _READ_BYTES = 16384
+_EVENT_END = b"}\n\n\r\n"
+_ERROR = b'"error"'
 
 Released: TypeAlias = Callable[["Connection"], None]
 
@@ -41,6 +47,11 @@ class _Answer:
     head: Head | None = None
     body: Body | None = None
     first_byte: asyncio.TimerHandle | None = None
+
+    @property
+    def may_put_off(self) -> bool:
+        """Whether an event amid the stream may wait."""
+        return self.recording.may_put_off and type(self.body) is ChunkedBody and self.first_byte is None
 
     def stop_timer(self) -> None:
         if self.first_byte is not None:
@@ -58,6 +69,8 @@ class Connection:
         clock: ReceiveClock,
         limits: Limits,
         released: Released,
+        *,
+        readers: Readers | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
@@ -66,11 +79,13 @@ class Connection:
         self._limits = limits
         self._released = released
         self._answer: _Answer | None = None
+        self._putting_off: Recording | None = None
         self._unsent = memoryview(b"")
         self._is_writing = False
         self.is_closed = False
         self.idle_since_ns = time.monotonic_ns()
-        self._loop.add_reader(sock, self._on_readable)
+        self._readers: Readers = readers or self._loop
+        self._readers.add_reader(sock, self._on_readable)
 
     def is_usable(self, longest_idle_s: float) -> bool:
         """Whether a request may be sent: open, not idle for too long, and with nothing to read."""
@@ -87,6 +102,7 @@ class Connection:
     def begin(self, data: bytes, recording: Recording, first_byte_timeout_s: float | None = None) -> None:
         """Send a request; its answer ends the recording. One at a time."""
         self._answer = _Answer(recording, HeadReader(self._limits))
+        recording.settle = self._settle
         if first_byte_timeout_s is not None:
             error = httpx.ReadTimeout(f"no first byte of the answer within {first_byte_timeout_s:g} s")
             self._answer.first_byte = self._loop.call_later(first_byte_timeout_s, self.fail, error)
@@ -96,22 +112,24 @@ class Connection:
 
     def fail(self, error: Exception) -> None:
         """End the answer under way with an error, and the connection with it."""
+        self._settle()
         if self._answer is not None:
             self._answer.recording.fail(error)
         self.close()
 
     def close(self) -> None:
         """Close the socket, whatever is under way."""
+        self._settle()
         if self.is_closed:
             return
         self.is_closed = True
-        self._loop.remove_reader(self._socket)
+        self._readers.remove_reader(self._socket)
         self._stop_writing()
         self._socket.close()
         if self._answer is not None:
             self._answer.stop_timer()
             self._answer.recording.fail(httpx.ReadError("the connection was closed by this side"))
-            self._answer = None
+            self._answer = self._putting_off = None
         self._released(self)
 
     def _send(self) -> None:
@@ -146,6 +164,9 @@ class Connection:
         try:
             data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
             at_ns = self._clock.stamp_ns(ancillary)
+            if self._putting_off is not None and data.endswith(_EVENT_END) and _ERROR not in data:
+                self._putting_off.put_off(at_ns, data)
+                return
             is_end = not data
             if self._tls is not None:
                 data, is_end = self._decrypted(self._tls, data)
@@ -154,10 +175,34 @@ class Connection:
         except OSError as error:
             self.fail(_read_error(error))
             return
+        self._settle()
         if data:
             self._take(data, at_ns)
         if is_end and not self.is_closed:
             self._end_of_stream(at_ns)
+
+    def _settle(self) -> None:
+        """Read what was put off."""
+        recording, answer = self._putting_off, self._answer
+        if (
+            recording is None
+            or not recording.raw
+            or answer is None
+            or not isinstance(answer.body, ChunkedBody)
+        ):
+            return
+        stamps_ns, reads = recording.pick_up()
+        payloads: list[bytes] = []
+        failure: MalformedAnswer | None = None
+        try:
+            answer.body.feed_each(reads, payloads)
+        except MalformedAnswer as error:
+            failure = error
+        recording.add_all(stamps_ns, payloads)
+        failure = failure or self._too_long(recording)
+        if failure is not None:
+            self._putting_off = None
+            self.fail(failure)
 
     def _decrypted(self, tls: TlsSession, data: bytes) -> tuple[bytes, bool]:
         if not data:
@@ -180,7 +225,10 @@ class Connection:
                 self._keep(answer, answer.body.feed(data), at_ns)
                 if answer.body.is_ended:
                     self._finish(answer, at_ns)
+                elif self._putting_off is None and answer.may_put_off:
+                    self._putting_off = answer.recording
         except MalformedAnswer as error:
+            self._putting_off = None
             self.fail(error)
 
     def _take_head(self, answer: _Answer, data: bytes) -> bytes:
@@ -200,8 +248,13 @@ class Connection:
         if answer.first_byte is not None:
             answer.stop_timer()
         answer.recording.add(at_ns, payload)
-        if answer.recording.body_bytes > self._limits.answer_bytes:
-            raise MalformedAnswer(f"the answer is longer than {self._limits.answer_bytes} bytes")
+        if (failure := self._too_long(answer.recording)) is not None:
+            raise failure
+
+    def _too_long(self, recording: Recording) -> MalformedAnswer | None:
+        if recording.body_bytes <= self._limits.answer_bytes:
+            return None
+        return MalformedAnswer(f"the answer is longer than {self._limits.answer_bytes} bytes")
 
     def _end_of_stream(self, at_ns: int) -> None:
         answer = self._answer
@@ -222,7 +275,7 @@ class Connection:
             and not isinstance(answer.body, OpenBody)
         )
         answer.stop_timer()
-        self._answer = None
+        self._answer = self._putting_off = None
         answer.recording.finish(at_ns)
         if is_kept:
             self.idle_since_ns = time.monotonic_ns()

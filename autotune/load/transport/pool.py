@@ -16,6 +16,7 @@ import httpx
 from autotune.load.transport.clock import ReceiveClock
 from autotune.load.transport.connection import Connection
 from autotune.load.transport.framing import Limits
+from autotune.load.transport.readers import ReadInRounds
 from autotune.load.transport.tls import TlsSession
 
 KEEP_ALIVE_S = 2.0
@@ -41,6 +42,7 @@ class Pool:
         self._addresses: list[Address] = []
         self._free: list[Connection] = []
         self._open: set[Connection] = set()
+        self._readers: ReadInRounds | None = None
 
     async def prepare(self, count: int, timeout_s: float) -> None:
         """Open connections in advance; what fails now may fail again when it is needed.
@@ -89,6 +91,9 @@ class Pool:
         for connection in tuple(self._open):
             connection.close()
         self._free.clear()
+        if self._readers is not None:
+            self._readers.close()
+            self._readers = None
 
     def _released(self, connection: Connection) -> None:
         if connection.is_closed:
@@ -130,7 +135,11 @@ class Pool:
             if session is not None:
                 await session.shake_hands(sock)
             unless_connected.pop_all()
-        connection = Connection(sock, session, self._clock, self._limits, self._released)
+        if self._clock.is_kernel and self._readers is None:
+            self._readers = ReadInRounds()
+        connection = Connection(
+            sock, session, self._clock, self._limits, self._released, readers=self._readers
+        )
         self._open.add(connection)
         return connection
 

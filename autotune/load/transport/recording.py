@@ -1,18 +1,26 @@
 """What one exchange leaves behind: its stamps, and every read of the body with its arrival time.
 
 In: the connection's callbacks. Out: futures for the head and the end, and reads to be parsed later.
-Invariant: whoever waits for the end learns of every way an exchange can end, once.
+Invariant: whoever waits for the end learns of every way an exchange can end, once; reads are taken in the
+order of their arrival, those that were put off included.
 """
 
 import asyncio
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from autotune.load.transport.framing import Head
+
+MUCH_BYTES = 8 * 2**10
 
 
 def _ignore(payload: bytes) -> None:
     del payload
+
+
+def _nothing() -> None:
+    pass
 
 
 class Recording:
@@ -22,6 +30,8 @@ class Recording:
     about to be handed to the kernel; `ended_ns`: the last byte of the body arrived. `last_ns`:
     the last byte so far. `on_part` is called with the payload of each read that brought some; `waiting`
     counts the bytes that were not taken yet.
+    With `may_put_off`, the connection may keep reads that end nothing as they came (`put_off`) and look into
+    them only at `settle`; `on_much` is then called at each of them beyond `MUCH_BYTES` waiting.
     """
 
     __slots__ = (
@@ -30,11 +40,17 @@ class Recording:
         "body_bytes",
         "end",
         "ended_ns",
+        "error",
         "head",
         "last_ns",
+        "may_put_off",
+        "on_much",
         "on_part",
         "parts",
+        "raw",
+        "raw_stamps_ns",
         "sent_ns",
+        "settle",
         "stamps_ns",
         "waiting",
     )
@@ -46,12 +62,17 @@ class Recording:
         self.begun_ns: int | None = None
         self.sent_ns: int | None = None
         self.ended_ns: int | None = None
+        self.error: Exception | None = None
         self.head: asyncio.Future[Head] = loop.create_future()
         self.end: asyncio.Future[None] = loop.create_future()
-        self.stamps_ns: deque[int] = (
-            deque()
-        )  # two queues and no pairs, which the collector would have to track
+        # Two queues and no pairs, which the collector would have to track.
+        self.stamps_ns: deque[int] = deque()
         self.parts: deque[bytes] = deque()
+        self.may_put_off = False
+        self.raw: list[bytes] = []
+        self.raw_stamps_ns = array("q")
+        self.on_much: Callable[[], None] = _nothing
+        self.settle: Callable[[], None] = _nothing
         self.last_ns: int | None = None
         self.body_bytes = 0
         self.waiting = 0
@@ -64,6 +85,37 @@ class Recording:
         self.waiting += len(payload)
         self.last_ns = at_ns
         self.on_part(payload)
+
+    def add_all(self, stamps_ns: Sequence[int], payloads: Sequence[bytes]) -> None:
+        """Keep what several reads brought, which ended nothing; stamps beyond the payloads are dropped."""
+        self.stamps_ns.extend(stamps_ns[: len(payloads)])
+        self.parts.extend(payloads)
+        size = sum(map(len, payloads))
+        self.body_bytes += size
+        self.waiting += size
+
+    def put_off(self, at_ns: int, data: bytes) -> None:
+        """Keep a read as it came."""
+        self.raw_stamps_ns.append(at_ns)
+        self.raw.append(data)
+        self.last_ns = at_ns
+        self.waiting += len(data)
+        if self.waiting > MUCH_BYTES:
+            self.on_much()
+
+    def pick_up(self) -> "tuple[array[int], list[bytes]]":  # 3.11 has no array[int] at run time
+        """Return what was put off, which is from now on the caller's."""
+        stamps_ns, raw = self.raw_stamps_ns, self.raw
+        self.raw_stamps_ns, self.raw = array("q"), []
+        self.waiting -= sum(map(len, raw))
+        return stamps_ns, raw
+
+    def take_many(self, most: int) -> tuple[list[int], list[bytes]]:
+        """Return the oldest reads that were not taken yet."""
+        count = min(most, len(self.parts))
+        payloads = [self.parts.popleft() for _ in range(count)]
+        self.waiting -= sum(map(len, payloads))
+        return [self.stamps_ns.popleft() for _ in range(count)], payloads
 
     def take(self) -> tuple[int, bytes]:
         """Return the oldest read that was not taken yet."""
@@ -88,7 +140,8 @@ class Recording:
             self.end.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        """End the exchange with an error, wherever it is waited for."""
+        """End the exchange with an error, wherever it is waited for; `error` keeps the first."""
+        self.error = self.error or error
         if not self.head.done():
             self.head.set_exception(error)
             self.head.exception()  # whoever waits for the end may not have asked for the head

@@ -35,7 +35,7 @@ def session_bed() -> Iterator[Bed]:
 def bed(session_bed: Bed) -> Bed:
     """Both nodes up and linked, whatever an earlier test did to them."""
     for host in session_bed.hosts:
-        host.up()
         host.heal()
+        host.up()
         (host.folder / "gpu-fail").unlink(missing_ok=True)
     return session_bed

@@ -1,3 +1,7 @@
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from autotune.engine.docker.accelerators import ALL, Devices, devices_of
@@ -39,6 +43,50 @@ def test_without_a_choice_all_are_seen() -> None:
     )
 
 
-def test_only_what_can_tell_its_memory_is_asked_for_it() -> None:
-    asked = {kind for kind in Accelerator if devices_of(node(gpus=1, accelerator=kind)).memory_query}
-    assert asked == {Accelerator.NVIDIA}
+NPU_SMI = """
++------------------------------------------------------------------------------------------------+
+| npu-smi 24.1.rc2                 Version: 24.1.rc2                                             |
++---------------------------+---------------+----------------------------------------------------+
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     910B3               | OK            | 93.6        40                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          3379 / 65536         |
++===========================+===============+====================================================+
+| 1     910B3               | OK            | 91.3        38                0    / 0             |
+| 0                         | 0000:01:00.0  | 0           0    / 0          61021/ 65536         |
++===========================+===============+====================================================+
+| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
++===========================+===============+====================================================+
+| 1       0                 | 4711          | python3                  | 57600                   |
+"""
+
+
+def asked(kind: Accelerator, folder: Path, **programs: str) -> str:
+    """What the memory query of a kind prints where these programs are first on the path."""
+    for name, text in programs.items():
+        path = folder / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+        path.chmod(0o755)
+    query = devices_of(node(gpus=2, accelerator=kind)).memory_query
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(query, capture_output=True, text=True, env=environment, check=True).stdout
+
+
+def test_an_ascend_node_tells_the_memory_of_each_chip(tmp_path: Path) -> None:
+    assert asked(Accelerator.ASCEND, tmp_path, npu_smi=NPU_SMI).splitlines() == ["0, 3379", "1, 61021"]
+    reserved_mib = devices_of(node(gpus=2, accelerator="ascend")).reserved_mib
+    assert 3379 < reserved_mib < 61021
+
+
+def test_an_amd_node_tells_the_memory_of_each_card_in_order(tmp_path: Path) -> None:
+    for card, mib in (("card2", 10), ("card10", 70000)):
+        (tmp_path / card).mkdir()
+        (tmp_path / card / "mem_info_vram_used").write_text(f"{mib << 20}\n")
+    files = f"{tmp_path}/card2/mem_info_vram_used\n{tmp_path}/card10/mem_info_vram_used"
+    assert asked(Accelerator.AMD, tmp_path, ls=files).splitlines() == ["0, 10", "1, 70000"]
+
+
+def test_every_accelerator_can_be_asked_for_its_memory() -> None:
+    silent = {kind for kind in Accelerator if not devices_of(node(gpus=1, accelerator=kind)).memory_query}
+    assert silent == {Accelerator.NONE}

@@ -143,9 +143,17 @@ def test_interfaces_are_named_as_nccl_reads_them(wanted: str, missing: list[str]
 def test_a_clock_that_is_off_is_told(off_s: float, count: int) -> None:
     shown = datetime.now(UTC) + timedelta(seconds=off_s)
     stamp = f"{shown:%Y-%m-%dT%H:%M:%S}.{shown.microsecond:06d}123Z"  # nanoseconds, as Docker writes it
-    problems = list(_clock_problems(Node(name="node0"), {"SystemTime": stamp}))
+    now = datetime.now(UTC)
+    problems = list(_clock_problems(Node(name="node0"), {"SystemTime": stamp}, now, now))
     assert len(problems) == count
     assert all(f"{off_s:+.0f}"[:2] in str(problem) for problem in problems)
+
+
+def test_an_answer_that_took_long_is_no_skew() -> None:
+    asked = datetime(2026, 11, 24, tzinfo=UTC)
+    information = {"SystemTime": "2026-11-24T00:00:04.1Z"}
+    answered = asked + timedelta(seconds=9)
+    assert list(_clock_problems(Node(name="node0"), information, asked, answered)) == []
 
 
 def test_the_remedy_for_a_node_out_of_reach_is_the_command_that_shows_why() -> None:

@@ -1,3 +1,6 @@
+import tempfile
+from pathlib import Path
+
 import pytest
 import requests
 import urllib3
@@ -7,6 +10,7 @@ from autotune.engine.docker.connection import Connection
 from autotune.engine.docker.faults import GoneError, NodeError, UnreachableError
 from autotune.failure import FailureKind
 from autotune.space import Node
+from tests.support.played_docker import docker_behind
 
 
 def raised_for(error: Exception) -> NodeError:
@@ -59,7 +63,49 @@ def test_an_error_of_our_own_passes_unchanged() -> None:
         raise ValueError("ours")
 
 
+@pytest.mark.parametrize("is_socket", [True, False])
+def test_the_engines_own_api_version_is_spoken_over_a_socket_and_a_port(is_socket: bool) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,  # pytest's own are too long for a socket
+        docker_behind(Path(folder, "docker.sock") if is_socket else None) as address,
+        Connection(Node(name="node0", docker=address)) as connection,
+        connection.client(2) as client,
+    ):
+        assert client.api_version == "1.43"
+        with pytest.raises(GoneError, match="No such container"), connection.errors():
+            client.inspect_container("0a")
+
+
+def test_certificates_that_are_not_there_are_told(tmp_path: Path) -> None:
+    node = Node(name="node0", docker="tcp://127.0.0.1:1", certificates=str(tmp_path))
+    with pytest.raises(UnreachableError, match=r"node0: .*cert"):
+        Connection(node).__enter__()
+
+
 def test_a_socket_that_is_not_there_is_told_when_it_is_opened() -> None:
     with pytest.raises(UnreachableError, match=r"unix:///no/such/docker\.sock does not answer") as caught:
         Connection(Node(name="node0", docker="unix:///no/such/docker.sock")).__enter__()
     assert caught.value.is_refused
+    assert str(caught.value).endswith("does not answer: there is no such socket; does Docker run there?")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            requests.ConnectionError("Connection aborted.", PermissionError(13, "Permission denied")),
+            "group docker",
+        ),
+        (requests.ReadTimeout("HTTPConnectionPool: Read timed out. (read timeout=3)"), "no answer in time"),
+        (
+            requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"),
+            "not signed by ca.pem",
+        ),
+        (OSError("what nobody knows"), "does not answer: what nobody knows"),
+    ],
+    ids=repr,
+)
+def test_why_there_is_no_answer_is_told_in_a_few_words(error: Exception, words: str) -> None:
+    text = str(raised_for(error))
+    assert words in text
+    assert "Error(" not in text

@@ -35,6 +35,10 @@ from autotune.failure import FailureKind
             'error gathering device information while adding custom device "/dev/kfd"',
             FailureKind.DRIVER_ERROR,
         ),
+        (
+            "mkdir /var/lib/docker/overlay2/0a-init: no space left on device",
+            FailureKind.DISK_FULL,
+        ),
         ("error setting rlimit type 8: operation not permitted", None),
     ],
 )

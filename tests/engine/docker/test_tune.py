@@ -131,16 +131,23 @@ def test_a_study_over_two_hosts_ends_with_an_answer_and_leaves_nothing(bed: Bed,
         pytest.skip("the study is as it should be; without docker-compose its export cannot be brought up")
     exported = study.run("export", "two-hosts", "--to", "compose", "--out", "export")
     assert exported.returncode == 0, exported.stderr
-    assert_serves(bed, study.folder / "export")
+    assert_serves(bed, study)
 
 
-def assert_serves(bed: Bed, folder: Path) -> None:
-    """Bring the exported files up, one on each node, and have them answer."""
+def assert_serves(bed: Bed, study: Study) -> None:
+    """Bring the exported files up, one on each node, have them answer, and measure them."""
+    folder = study.folder / "export"
     try:
         for name in "ab":
             compose(bed, name, folder, "up", "-d")
         body: dict[str, object] = {"input_ids": [1, 2, 3], "sampling_params": {"max_new_tokens": 4}}
         wait_until(lambda: is_answered(bed, body), "the exported engine serves", 60)
+        url = f"http://{bed['a'].address}:{PORT}"
+        lengths = ("--input-tokens", "64", "--output-tokens", "8")
+        benched = study.run(
+            "bench", url, "--concurrency", "1,4", "--requests", "12", *lengths, "--out", "bench"
+        )
+        assert benched.returncode == 0, benched.stdout + benched.stderr
     finally:
         for name in "ab":
             compose(bed, name, folder, "down", "-t", "1")

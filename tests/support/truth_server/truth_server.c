@@ -1,6 +1,7 @@
 /* A streaming server that knows the truth: truth_server TTFT_NS ITL_NS TOKENS TRUTH_FILE
  *
- * Answers POST /generate as SGLang does, one write per token, on an absolute schedule counted from the kernel's
+ * Answers POST /generate as SGLang does, POST /v1/completions and /v1/chat/completions as vLLM does (streams
+ * only, usage in every chunk), and any GET with a list of one model, "m". One write per token, on an absolute schedule counted from the kernel's
  * receive time of the request. Prints its port, then, at SIGTERM, writes for every request to TRUTH_FILE:
  * int64 serial, received_ns, count, then `count` send times, all CLOCK_MONOTONIC nanoseconds.
  * The serial of a request is the `prompt_tokens` of its answer. One thread, epoll, SCHED_FIFO if permitted.
@@ -34,11 +35,14 @@ struct answer {
 };
 struct peer {
     int fd, place;          /* place in the heap, -1 when nothing is due */
+    int wire;               /* of the request under way */
     int64_t due_ns, step;
     size_t size, used, body_at, body_bytes;
     char *input;
     struct answer *answer;
 };
+
+enum { GENERATE, COMPLETIONS, CHAT };
 
 static int64_t ttft_ns, itl_ns, tokens, realtime_offset_ns;
 static struct answer *answers[CAPACITY];
@@ -118,9 +122,23 @@ static void hang_up(struct peer *peer) {
 }
 
 static int64_t asked_tokens(const char *body) {
-    const char *found = strstr(body, "\"max_new_tokens\":");
-    int64_t asked = found ? atoll(found + 17) : tokens;
-    return asked > 0 ? asked : tokens;
+    static const char *names[] = {"\"max_new_tokens\":", "\"max_tokens\":", "\"max_completion_tokens\":"};
+    for (int i = 0; i < 3; i++) {
+        const char *found = strstr(body, names[i]);
+        int64_t asked = found ? atoll(found + strlen(names[i])) : 0;
+        if (asked > 0) return asked;
+    }
+    return tokens;
+}
+
+static void answer_get(struct peer *peer) {
+    static const char body[] = "{\"object\": \"list\", \"data\": [{\"id\": \"m\", \"object\": \"model\", "
+                               "\"max_model_len\": 131072}]}";
+    char whole[512];
+    int size = snprintf(whole, sizeof whole, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+                        "content-length: %d\r\n\r\n%s", (int)sizeof body - 1, body);
+    peer->used = peer->body_at = 0;
+    if (send(peer->fd, whole, size, MSG_NOSIGNAL) < 0) return;
 }
 
 static void begin_answer(struct peer *peer, int64_t received_ns) {
@@ -130,6 +148,8 @@ static void begin_answer(struct peer *peer, int64_t received_ns) {
     answer->serial = answered + 1;
     answer->received_ns = received_ns;
     answer->count = asked_tokens(peer->input + peer->body_at);
+    peer->wire = strncmp(peer->input, "POST /v1/chat", 13) ? strncmp(peer->input, "POST /v1/", 9) ? GENERATE
+                 : COMPLETIONS : CHAT;
     answer->sent_ns = calloc(answer->count, sizeof(int64_t));
     if (answered < CAPACITY) answers[answered] = answer;
     answered++;
@@ -148,7 +168,9 @@ static void take_request(struct peer *peer, int64_t received_ns) {
         peer->body_at = end + 4 - peer->input;
         peer->body_bytes = length ? strtoul(length + 15, NULL, 10) : 0;
     }
-    if (peer->used >= peer->body_at + peer->body_bytes) begin_answer(peer, received_ns);
+    if (peer->used < peer->body_at + peer->body_bytes) return;
+    if (!strncmp(peer->input, "POST ", 5)) begin_answer(peer, received_ns);
+    else answer_get(peer);
 }
 
 static void readable(struct peer *peer) {
@@ -171,19 +193,36 @@ static void readable(struct peer *peer) {
     take_request(peer, at_ns);
 }
 
+static int write_openai_event(char *event, size_t most, struct peer *peer, long total, int is_last) {
+    int is_chat = peer->wire == CHAT;
+    long serial = peer->answer->serial;
+    return snprintf(event, most,
+        "data: {\"id\": \"cmpl-0123456789abcdef0123456789abcdef\", \"object\": \"%s\", \"created\": 1700000000, "
+        "\"model\": \"m\", \"choices\": [{\"index\": 0, %s, \"logprobs\": null, \"finish_reason\": %s}], "
+        "\"usage\": {\"prompt_tokens\": %ld, \"total_tokens\": %ld, \"completion_tokens\": %ld}}\n\n",
+        is_chat ? "chat.completion.chunk" : "text_completion",
+        is_chat ? "\"delta\": {\"content\": \" a piece\"}" : "\"text\": \" a piece\"",
+        is_last ? "\"length\"" : "null", serial, serial + total, total);
+}
+
+static int write_generate_event(char *event, size_t most, struct peer *peer, long total, int is_last) {
+    char finish[64] = "null";
+    if (is_last) snprintf(finish, sizeof finish, "{\"type\": \"length\", \"length\": %ld}", total);
+    return snprintf(event, most,
+        "data: {\"text\": \" a piece of text\", \"output_ids\": [%ld], \"meta_info\": {\"id\": "
+        "\"0123456789abcdef0123456789abcdef\", \"finish_reason\": %s, \"prompt_tokens\": %ld, "
+        "\"weight_version\": \"default\", \"completion_tokens\": %ld, \"cached_tokens\": 0, "
+        "\"e2e_latency\": 0.123}}\n\n",
+        1000 + total, finish, (long)peer->answer->serial, total);
+}
+
 static void send_token(struct peer *peer) {
     static char event[1024], chunk[1100];
     struct answer *answer = peer->answer;
     int64_t total = ++peer->step;
     int is_last = total == answer->count;
-    char finish[64] = "null";
-    if (is_last) snprintf(finish, sizeof finish, "{\"type\": \"length\", \"length\": %ld}", (long)total);
-    int size = snprintf(event, sizeof event,
-        "data: {\"text\": \" a piece of text\", \"output_ids\": [%ld], \"meta_info\": {\"id\": "
-        "\"0123456789abcdef0123456789abcdef\", \"finish_reason\": %s, \"prompt_tokens\": %ld, "
-        "\"weight_version\": \"default\", \"completion_tokens\": %ld, \"cached_tokens\": 0, "
-        "\"e2e_latency\": 0.123}}\n\n",
-        (long)(1000 + total), finish, (long)answer->serial, (long)total);
+    int size = (peer->wire == GENERATE ? write_generate_event : write_openai_event)(
+        event, sizeof event, peer, total, is_last);
     int bytes = snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n", size, event);
     answer->sent_ns[total - 1] = clock_ns(CLOCK_MONOTONIC);
     ssize_t sent = send(peer->fd, chunk, bytes, MSG_NOSIGNAL);

@@ -1,0 +1,31 @@
+{{- define "engine.pod" -}}
+metadata:
+  labels:
+    app.kubernetes.io/name: {{ .Values.name }}
+spec:
+  {{- with .Values.pod }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  containers:
+    - name: {{ .Values.container.name }}
+      {{- toYaml (omit .Values.container "name") | nindent 6 }}
+      {{- with .resources }}
+      resources:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .probes }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+  {{- with .Values.volumes }}
+  volumes:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- define "engine.metadata" -}}
+labels:
+  app.kubernetes.io/name: {{ .Values.name }}
+{{- with .Values.annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,1 @@
+"""Constrained Bayesian optimisation: a Gaussian process for each quantity, crashes told apart from values."""

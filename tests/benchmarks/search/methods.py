@@ -1,0 +1,202 @@
+"""The methods that are compared, as generators of launches: samplers behind one loop, and two procedures.
+
+A method sees what a launch showed, never what is true. The samplers launch the baseline first, as studies do.
+`gp` and `gp + twin` have the tuner's feasibility layer in front (nothing as heavy as what ran out of memory);
+the others are as they come.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from typing import TypeAlias
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from autotune.failure import EngineFailure, StartPhase
+from autotune.record import Outcome, Role, TrialRecord
+from autotune.search import CrashAwareSampler
+from autotune.search.confirmation import NumberedTrial
+from autotune.search.feasibility import DOUBTED_PER_LAUNCH, MemoryLessons
+from autotune.search.gp.prior import Prior
+from autotune.search.sampler import SpaceDomain, SpaceSampler, distribution_of
+from autotune.space import Candidate, Choices, FlagValue, SearchSpace
+from tests.benchmarks.search.problem import Launch, Problem, launch
+
+Method: TypeAlias = Callable[[Problem, int], Iterator[Launch]]
+
+
+def methods() -> dict[str, Method]:
+    """Return the methods by name; Optuna's GPSampler only where torch is installed."""
+    found: dict[str, Method] = {
+        "random": _plain(lambda seed: RandomSampler(seed=seed)),
+        "optuna TPE": _plain(lambda seed: TPESampler(seed=seed, n_startup_trials=8, constant_liar=False)),
+        "vLLM auto_tune": vllm_auto_tune,
+        "SGLang auto_benchmark": sglang_auto_benchmark,
+        "gp": _crash_aware(lambda _: None),
+        "gp + twin": _crash_aware(lambda problem: problem.prior()),
+    }
+    if importlib.util.find_spec("torch") is not None:
+        found["optuna GP"] = _plain(lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=8))
+    return found
+
+
+def _plain(make: Callable[[int], BaseSampler]) -> Method:
+    def run(problem: Problem, seed: int) -> Iterator[Launch]:
+        known: set[Candidate] = set()
+        sampler = SpaceSampler(
+            make(seed), problem.space, seed=seed, accepts=lambda candidate: candidate not in known
+        )
+        return _study(problem, seed, sampler, known, lambda _: None)
+
+    return run
+
+
+def _crash_aware(prior: Callable[[Problem], Prior | None]) -> Method:
+    def run(problem: Problem, seed: int) -> Iterator[Launch]:
+        known: set[Candidate] = set()
+        gate = _Gate(problem.space, known)
+        inner = CrashAwareSampler(
+            seed=seed, prior=prior(problem), domain=SpaceDomain(problem.space, gate.accepts)
+        )
+        sampler = SpaceSampler(inner, problem.space, seed=seed, accepts=gate.accepts, is_joint=True)
+        return _study(problem, seed, sampler, known, gate.learn)
+
+    return run
+
+
+class _Gate:
+    """The tuner's feasibility layer: known candidates, and doubts that one in ten passes."""
+
+    def __init__(self, space: SearchSpace, known: set[Candidate]) -> None:
+        self._space, self._known = space, known
+        self._trials: list[NumberedTrial] = []
+        self._lessons = MemoryLessons(space, [])
+        self._doubted = 0
+        self._is_first = True
+
+    def accepts(self, candidate: Candidate) -> bool:
+        """Whether the candidate is launched; of the first of each draw, one doubted one in ten."""
+        if candidate in self._known:
+            return False
+        is_first, self._is_first = self._is_first, False
+        if self._lessons.doubt(candidate) is None:
+            return True
+        self._doubted += is_first
+        return is_first and self._doubted % DOUBTED_PER_LAUNCH == 0
+
+    def learn(self, made: Launch) -> None:
+        """Take a launch in."""
+        kind = made.truth.failure
+        record = TrialRecord(
+            outcome=Outcome.MEASURED if kind is None else Outcome.FAILED,
+            role=Role.SEARCH,
+            candidate=made.candidate.to_dict(),
+            is_simulated=True,
+            began_s=0.0,
+            durations_s={"launch": made.truth.launch_s},
+            failure=None
+            if kind is None
+            else EngineFailure(kind=kind, phase=StartPhase.GRAPH_CAPTURE, line="out of memory"),
+        )
+        self._trials.append(NumberedTrial(len(self._trials), record))
+        self._lessons = MemoryLessons(self._space, self._trials)
+        self._is_first = True
+
+
+def _study(
+    problem: Problem,
+    seed: int,
+    sampler: SpaceSampler,
+    known: set[Candidate],
+    learn: Callable[[Launch], None],
+) -> Iterator[Launch]:
+    generator = np.random.default_rng(seed)
+    study = optuna.create_study(direction="maximize")
+    candidate = problem.baseline
+    while True:
+        made = launch(problem, candidate, generator)
+        yield made
+        known.add(candidate)
+        _tell(study, problem, made)
+        learn(made)
+        candidate = sampler.draw(study)
+
+
+def _tell(study: optuna.Study, problem: Problem, made: Launch) -> None:
+    """Tell Optuna as the tuner's ledger does: a crash is a failed trial without a value."""
+    flags, number = made.candidate.to_dict(), len(study.get_trials(deepcopy=False))
+    distributions = {name: distribution_of(problem.space.tune[name]) for name in flags}
+    study.add_trial(optuna.create_trial(state=TrialState.RUNNING, params=flags, distributions=distributions))
+    if made.value is None:
+        study.tell(number, state=TrialState.FAIL)
+        return
+    trial = optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+    for key, excess in made.excess.items():
+        trial.set_constraint(key, float(np.expm1(excess)))
+    study.tell(number, made.value)
+
+
+def vllm_auto_tune(problem: Problem, seed: int) -> Iterator[Launch]:
+    """vLLM's benchmarks/auto_tune/auto_tune.sh, in SGLang's flags: the highest working fraction, then a grid.
+
+    It lowers the fraction by 0.01 until an engine starts with the largest values, then launches every pair
+    of running limit (128, 256) and batched tokens (512 ... 4096), its documentation's lists, and goes on with
+    larger and smaller ones where the budget allows. Its bound on latency is the ceilings here.
+    """
+    generator, top = np.random.default_rng(seed), _top(problem.space)
+    runs, chunks = (128, 256, 64, 512, 32), (2048, 4096, 1024, 512, 8192, 16384)
+    fraction = top["mem-fraction-static"]
+    while True:
+        flags = {"mem-fraction-static": fraction, "max-running-requests": 256, "chunked-prefill-size": 4096}
+        made = launch(problem, _with(problem, flags), generator)
+        yield made
+        if made.value is not None:
+            break
+        fraction = float(str(fraction)) - 0.01
+    for running, chunk in product(runs, chunks):
+        flags = {
+            "mem-fraction-static": fraction,
+            "max-running-requests": running,
+            "chunked-prefill-size": chunk,
+        }
+        yield launch(problem, _with(problem, flags), generator)
+
+
+def sglang_auto_benchmark(problem: Problem, seed: int) -> Iterator[Launch]:
+    """SGLang's sglang.auto_benchmark (0.5.16): tier 1 one flag at a time, tier 2 a product of three.
+
+    It launches anew for every candidate and rate; there is one load here, so every candidate is launched
+    once. The values are three of each flag's range, in the order of the file.
+    """
+    generator, space = np.random.default_rng(seed), problem.space
+    levels = {name: _levels(space, name) for name in space.tune}
+    yield launch(problem, problem.baseline, generator)
+    for name, values in levels.items():
+        for value in values:
+            yield launch(problem, _with(problem, {name: value}), generator)
+    first = list(levels)[:3]
+    for values in product(*(levels[name] for name in first)):
+        yield launch(problem, _with(problem, dict(zip(first, values, strict=True))), generator)
+
+
+def _with(problem: Problem, flags: Mapping[str, FlagValue]) -> Candidate:
+    """Return the baseline with other values, on the space's grid."""
+    return Candidate.of(
+        SpaceDomain(problem.space, lambda _: True).complete({**problem.baseline.to_dict(), **flags})
+    )
+
+
+def _levels(space: SearchSpace, name: str) -> tuple[FlagValue, ...]:
+    tunable = space.tune[name]
+    if isinstance(tunable, Choices):
+        return tunable.choices
+    low, high = tunable.bounds
+    middle = (low * high) ** 0.5 if tunable.scale == "log" else (low + high) / 2
+    return tuple(tunable.snap(value) for value in (low, middle, high))
+
+
+def _top(space: SearchSpace) -> dict[str, FlagValue]:
+    return {name: _levels(space, name)[-1] for name in space.tune}

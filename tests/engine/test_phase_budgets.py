@@ -1,0 +1,37 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.engine.phase_budgets import BudgetRule, PhaseBudgets
+from autotune.failure import StartPhase
+
+RULE = BudgetRule(launches=2, factor=3.0, floor_s=10.0)
+
+
+def test_nothing_is_limited_before_enough_launches_became_ready() -> None:
+    budgets = PhaseBudgets(RULE)
+    assert budgets.of(StartPhase.WEIGHTS) is None
+    budgets.learn({StartPhase.WEIGHTS: 5.0})
+    assert budgets.of(StartPhase.WEIGHTS) is None
+    budgets.learn({StartPhase.WEIGHTS: 40.0})
+    found = budgets.of(StartPhase.WEIGHTS)
+    assert found is not None
+    assert (found.limit_s, found.slowest_s, found.launches) == (120.0, 40.0, 2)
+
+
+def test_a_phase_that_no_launch_went_through_is_not_limited() -> None:
+    budgets = PhaseBudgets(RULE)
+    for _ in range(5):
+        budgets.learn({StartPhase.WEIGHTS: 1.0})
+    assert budgets.of(StartPhase.GRAPH_CAPTURE) is None
+
+
+@given(seen_s=st.lists(st.floats(0, 1e5), min_size=2, max_size=100))
+def test_a_limit_is_never_below_the_floor_or_below_a_launch_that_was_well(seen_s: list[float]) -> None:
+    budgets = PhaseBudgets(RULE)
+    for seconds in seen_s:
+        budgets.learn({StartPhase.KV_POOL: seconds})
+    found = budgets.of(StartPhase.KV_POOL)
+    assert found is not None
+    assert found.limit_s >= max(10.0, *seen_s[-64:])
+    assert found.slowest_s == pytest.approx(max(seen_s[-64:]))

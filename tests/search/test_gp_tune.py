@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from autotune.failure import EngineFailure, FailureKind, StartPhase
+from autotune.record import Outcome
+from autotune.search.budget import Budget
+from autotune.search.ledger import StudyHistory
+from autotune.search.sampler import SamplerKind
+from autotune.space import LauncherKind
+from autotune.tuner import tune
+from tests.support.scripted import Script, ScriptedLauncher
+from tests.support.trials import STUDY
+
+OUT_OF_MEMORY = EngineFailure(
+    kind=FailureKind.OUT_OF_MEMORY_CAPTURE, phase=StartPhase.GRAPH_CAPTURE, line="CUDA out of memory"
+)
+
+
+def _edge(flags: dict[str, str], _launch: int) -> Script:
+    """Faster with more slots; out of memory above a fraction of 0.75."""
+    if float(flags.get("mem-fraction-static", 0.7)) > 0.75:
+        return Script(start_failure=OUT_OF_MEMORY)
+    return Script(gap_s=2.0 / int(flags.get("max-running-requests", 32)))
+
+
+def _tuned(folder: Path, sampler: SamplerKind, launcher: LauncherKind) -> StudyHistory:
+    study = STUDY.model_copy(update={"space": STUDY.space.model_copy(update={"launcher": launcher})})
+    budget = Budget(launches=14, finalists=1)
+    return tune(study, ScriptedLauncher(_edge), budget, folder, sampler=sampler, observe=lambda _: None)
+
+
+@pytest.mark.parametrize("launcher", [LauncherKind.SIMULATED, LauncherKind.PROCESS])
+def test_a_study_with_the_gaussian_process_finds_the_most_slots(
+    tmp_path: Path, launcher: LauncherKind
+) -> None:
+    history = _tuned(tmp_path, SamplerKind.GP, launcher)
+
+    measured = [trial.record for trial in history.trials if trial.record.outcome is Outcome.MEASURED]
+    assert max(int(str(record.candidate.get("max-running-requests", 32))) for record in measured) > 200
+
+
+def test_what_was_doubted_is_recorded_with_its_reason_and_cost_no_launch(tmp_path: Path) -> None:
+    history = _tuned(tmp_path, SamplerKind.RANDOM, LauncherKind.SIMULATED)
+
+    refused = [trial.record for trial in history.trials if trial.record.outcome is Outcome.INFEASIBLE]
+    assert refused
+    assert all("ran out of memory with no more of anything" in (record.reason or "") for record in refused)
+    assert not any(record.durations_s for record in refused)
