@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from autotune.request import RequestRecord
@@ -65,6 +65,8 @@ def test_a_request_stalls_just_when_some_stretch_has_too_few_tokens(
     times_s = np.cumsum([gap for gap, _ in steps])
     tokens = [count for _, count in steps]
     one = record(chunks=list(zip(times_s.tolist(), tokens, strict=True)))
+    # A stretch of just that length at the very end is no longer one: either answer is right.
+    assume(one.chunk_times_s[-1] - longer_than_s not in one.chunk_times_s)
     stalled = stalls([one], StallLimit(below_tps, longer_than_s))
     is_slow = [
         sum(

@@ -106,8 +106,11 @@ def test_an_ssh_that_says_nothing_is_known_by_its_exit_code(place: Path) -> None
 
 
 def test_a_link_that_ends_is_made_again(place: Path) -> None:
-    ends_when_connected = SSH.replace("sys.stdin.read()", "listener.accept()[0].recv(1)")
-    ssh = write_ssh(place, ends_when_connected + "    __import__('os').unlink(local)\n")
+    first_time = "not os.path.exists(local + '.ended')"
+    ends_once = SSH.replace("import socket", "import os, socket").replace(
+        "sys.stdin.read()", f"listener.accept()[0].recv(1) if {first_time} else sys.stdin.read()"
+    )
+    ssh = write_ssh(place, ends_once + "    os.unlink(local); open(local + '.ended', 'w').close()\n")
     uses = ssh.with_name("ssh.uses")
     with Tunnel("node0", "ssh://node0") as tunnel:  # looking whether it is open ends the first one
         assert until(lambda: len(uses.read_text().splitlines()) == 2)
