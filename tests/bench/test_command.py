@@ -1,13 +1,9 @@
 import io
 import json
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from rich.console import Console
 
@@ -18,7 +14,7 @@ from autotune.bench.run import Bench
 from autotune.cli import main
 from autotune.load.text import text_maker
 from tests.support.gateway import KEY, TEMPLATE_TOKENS, Gateway, running
-from tests.support.ports import free_port
+from tests.support.simulated_server import simulated_server
 from tests.support.tokenizer import write_tokenizer
 
 PROGRAM = "from autotune.cli import main; main()"
@@ -27,33 +23,8 @@ PATIENCE_S = 60.0
 
 @pytest.fixture(scope="module")
 def simulated() -> Iterator[str]:
-    """A simulated SGLang, fifty times as fast as the real one."""
-    port = free_port()
-    words = ["simulate-server", "llama-8b-1xh100", "--time-scale", "50", "--start-scale", "0.001"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words, "--model-path", "any/model", "--port", str(port)],
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _await_health(url, process)
+    with simulated_server() as url:
         yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_S)
-
-
-def _await_health(url: str, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        assert process.poll() is None
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError("the simulated server does not answer")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

@@ -1,13 +1,10 @@
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 from hypothesis import given
@@ -21,6 +18,7 @@ from autotune.export.verify import kubernetes_url, launched_url, slurm_url, veri
 from autotune.slo import Slo
 from tests.support import histories as made
 from tests.support.ports import free_port
+from tests.support.simulated_server import simulated_server
 
 PROGRAM = "from autotune.cli import main; main()"
 PATIENCE_S = 60.0
@@ -40,33 +38,8 @@ def selected(**space: object) -> Selection:
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    """A deployed service: the simulated SGLang, fifty times as fast as the real one."""
-    port = free_port()
-    words = ["simulate-server", "llama-8b-1xh100", "--time-scale", "50", "--start-scale", "0.001"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words, "--model-path", "any/model", "--port", str(port)],
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _await_health(url, process)
+    with simulated_server() as url:
         yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE_S)
-
-
-def _await_health(url: str, process: "subprocess.Popen[bytes]") -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        assert process.poll() is None
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError("the simulated server does not answer")
 
 
 def verified(folder: Path, *words: str, autotune: str) -> "subprocess.CompletedProcess[str]":
