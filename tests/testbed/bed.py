@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PACKAGES = ("docker.io", "iptables", "iproute2", "tini", "busybox-static", "openssh-server", "openssh-client")
@@ -107,12 +107,12 @@ def reason_against() -> str | None:
     ):
         return "no writable cgroups"
     missing = [name for name in PACKAGES if "install ok" not in run("dpkg", "-s", name, is_checked=False)]
-    if missing and not _install(missing):
+    if missing and not install(missing):
         return f"{', '.join(missing)} cannot be installed"
     return None
 
 
-def _install(packages: list[str]) -> bool:
+def install(packages: Sequence[str]) -> bool:
     """Install without letting the packages start services of their own."""
     policy = Path("/usr/sbin/policy-rc.d")
     is_ours = not policy.exists()
