@@ -108,6 +108,9 @@ def tune(
     sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
     rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
+    storage: Annotated[
+        str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
+    ] = None,
 ) -> None:
     """Search, confirm and answer. The same command again goes on where the last one stopped."""
     gc.disable()
@@ -115,7 +118,7 @@ def tune(
     from autotune.live import StudyView
     from autotune.search.budget import Budget
     from autotune.search.ledger import read_history
-    from autotune.search.storage import DATABASE_FILE
+    from autotune.search.place import place_of
     from autotune.tuner import tune as run_study
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
@@ -132,10 +135,12 @@ def tune(
     engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
     view = StudyView(draft.study.slo, budget, _console())
     folder = runs / draft.study.name
-    if (folder / DATABASE_FILE).exists():
+    if place_of(folder).is_begun:
         view.catch_up(read_history(folder).trials)
     with _stoppable(), view.shown():
-        history = run_study(draft.study, engine, budget, folder, sampler=kind, observe=view.observe)
+        history = run_study(
+            draft.study, engine, budget, folder, sampler=kind, storage=storage, observe=view.observe
+        )
     _show(history)
     _exit_by(history)
 

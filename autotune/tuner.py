@@ -6,7 +6,7 @@ begins; what a killed controller left is settled before anything is launched.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +29,7 @@ from autotune.search.feasibility import (
     same_effect,
 )
 from autotune.search.ledger import AskedTrial, Ledger, StudyHistory
+from autotune.search.place import settle_place
 from autotune.search.repeats import (
     ALIKE,
     ATTEMPTS,
@@ -40,7 +41,7 @@ from autotune.search.repeats import (
     world_failures,
 )
 from autotune.search.sampler import SamplerKind, make_sampler
-from autotune.search.storage import storage_errors
+from autotune.search.storage import only_writer, storage_errors
 from autotune.search.twin import twin_of
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
@@ -86,18 +87,23 @@ def tune(
     folder: Path,
     *,
     sampler: SamplerKind = SamplerKind.TPE,
+    storage: str | None = None,
     observe: Observe,
 ) -> StudyHistory:
     """Run a study, or go on with it, until its budget is spent and its answer is known.
 
+    `storage`: the address of a PostgreSQL for the trials; None means a file in the folder, or where it began.
+
     Raises:
+        ConfigError: the storage's address cannot be used.
         StudyError: another controller works in this folder, or it belongs to another study.
         InfrastructureError: no engine can be launched, or the disk or storage failed.
     """
     with storage_errors(folder), _only_controller(folder):
         save_study(study, folder)
-        tuner = _Tuner(study, launcher, budget, folder, Ledger(study, folder), observe)
-        return tuner.run(sampler)
+        settle_place(folder, storage)
+        with only_writer(study, folder), closing(Ledger(study, folder)) as ledger:
+            return _Tuner(study, launcher, budget, folder, ledger, observe).run(sampler)
 
 
 @dataclass

@@ -6,6 +6,7 @@ between the two loses nothing; Optuna only keeps trials, it neither asks nor que
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from autotune.errors import StudyError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import Answer
 from autotune.search.confirmation import NumberedTrial
+from autotune.search.place import place_of
 from autotune.search.repeats import SearchEnd
 from autotune.search.sampler import SamplerKind, SpaceSampler, coordinates, make_sampler, trial_at
-from autotune.search.storage import DATABASE_FILE, open_study, parsing, storage_errors
+from autotune.search.storage import disconnect, open_study, parsing, storage_errors
 from autotune.slo import violation
 from autotune.space import Candidate, FlagValue
 from autotune.study import Study, load_study
@@ -71,6 +73,10 @@ class Ledger:
         self._optuna = open_study(study, folder, create=create)
         self._sampler = make_sampler(SamplerKind.TPE, study.space, seed=study.seed)
         self._parsed: dict[int, NumberedTrial] = {}
+
+    def close(self) -> None:
+        """Let go of the storage's connections."""
+        disconnect(self._optuna)
 
     def use(self, sampler: SpaceSampler) -> None:
         """Let this sampler propose candidates."""
@@ -209,10 +215,11 @@ def read_history(folder: Path) -> StudyHistory:
         StudyError: there is no study, it has no storage yet, or the storage is damaged.
     """
     study = load_study(folder)
-    if not (folder / DATABASE_FILE).exists():
-        raise StudyError(f"{folder} has no trials yet: {DATABASE_FILE} is missing")
-    with storage_errors(folder):
-        return Ledger(study, folder, create=False).history()
+    place = place_of(folder)
+    if not place.is_begun:
+        raise StudyError(f"{folder} has no trials yet: {place.name} is missing")
+    with storage_errors(folder), closing(Ledger(study, folder, create=False)) as ledger:
+        return ledger.history()
 
 
 def _asking(

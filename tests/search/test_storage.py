@@ -7,7 +7,8 @@ import pytest
 from autotune.errors import InfrastructureError, StudyError
 from autotune.record import Role
 from autotune.search.ledger import Ledger, read_history
-from autotune.search.storage import DATABASE_FILE, storage_errors
+from autotune.search.place import DATABASE_FILE
+from autotune.search.storage import storage_errors
 from autotune.space import Candidate
 from autotune.study import save_study
 from tests.support.trials import STUDY, measured
