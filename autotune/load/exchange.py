@@ -1,26 +1,25 @@
-"""One request over HTTP/1.1 with httpx: sent, answered, and failures by kind.
+"""One request over HTTP/1.1: sent, answered, and failures by kind.
 
 In: a body and a `Transcript`. Out: the transcript, its recording filled; None or how its transport failed.
 A connection on which anything failed is never used again; nothing is sent twice; redirects, proxies of the
-environment and content encodings are refused. The transport is asked directly: what `httpx.AsyncClient` adds
-(cookies, redirects, proxies) is not wanted here, and would cost a third of a request's CPU.
+environment and content encodings are refused. httpx makes the head of the request, once, and names what goes
+wrong; the transport is asked directly, since all requests differ in nothing but their bodies.
 """
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from http import HTTPStatus
 
 import httpx
 
 from autotune.errors import LoadError
 from autotune.load.failure import SHOWN_CHARACTERS, StreamError, shown
 from autotune.load.transcript import Transcript
-from autotune.load.transport.framing import MalformedAnswer
+from autotune.load.transport.framing import Head, MalformedAnswer
 from autotune.load.transport.recording import Recording
-from autotune.load.transport.stamped import StampedTransport
+from autotune.load.transport.stamped import StampedTransport, head_of
 from autotune.request import RequestFailureKind, RequestPhase
 
 _DRAIN_S = 1.0
@@ -51,10 +50,10 @@ class Exchange:
         timeouts: Timeouts,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._url = httpx.URL(url)
         self._transport = transport
-        self._headers = httpx.Headers([*_HEADERS.items(), *(headers or {}).items()])
+        self._head = _head_without_length(httpx.URL(url), headers or {})
         self._timeouts = timeouts
+        self._connect_s = min(timeouts.connect_s, timeouts.whole_s)
 
     async def run(self, body: bytes, transcript: Transcript) -> StreamError | None:
         """Send one request and wait for the end of its answer; return how that failed, None if it did not.
@@ -84,82 +83,109 @@ class Exchange:
 
     async def _converse(self, body: bytes, transcript: Transcript) -> None:
         recording = transcript.recording
-        limits_s = {
-            "connect": min(self._timeouts.connect_s, self._timeouts.whole_s),
-            "read": self._timeouts.first_byte_s,
-        }
-        request = httpx.Request(
-            "POST",
-            self._url,
-            headers=self._headers,
-            content=body,
-            extensions={"recording": recording, "timeout": limits_s},
-        )
-        response = await self._transport.handle_async_request(request)
+        answer = _Answer(transcript)
+        data = b"%scontent-length: %d\r\n\r\n%s" % (self._head, len(body), body)
+        connection = await self._transport.send(data, recording, self._connect_s, self._timeouts.first_byte_s)
         try:
-            await _refuse_unless_events(response)
-            transcript.begin()
-            await _end_of(transcript)
+            await recording.end
+        except httpx.TransportError:
+            answer.check(is_cut=True)
+            raise
         finally:
-            await response.aclose()
+            answer.stop()
+            if recording.ended_ns is None:
+                connection.close()
+        answer.check()
 
 
-async def _end_of(transcript: Transcript) -> None:
-    """Wait for the answer's end; a server that says [DONE] and then nothing gets a second more."""
-    recording, loop = transcript.recording, asyncio.get_running_loop()
-    timers: list[asyncio.TimerHandle] = []
+class _Answer:
+    """What is expected of an answer while it comes: a stream of events that ends when it says so.
 
-    def give_up() -> None:
-        transcript.read_all()
-        if transcript.attempt.is_done:
-            recording.fail(httpx.ReadTimeout("no end of the answer after [DONE]"))
+    An answer that is none is let in as far as its beginning can be shown; a server that says [DONE] and then
+    nothing gets a second more.
+    """
 
-    transcript.on_end_mark = lambda: timers.append(loop.call_later(_DRAIN_S, give_up))
-    if transcript.has_end_mark:
-        transcript.on_end_mark()
-    try:
-        await recording.end
-    finally:
-        for timer in timers:
-            timer.cancel()
+    __slots__ = ("_refusal", "_timer", "_transcript")
+
+    def __init__(self, transcript: Transcript) -> None:
+        self._transcript = transcript
+        self._refusal: Head | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        transcript.recording.on_head = self._begin
+        transcript.on_end_mark = self._wait_for_end
+
+    def check(self, *, is_cut: bool = False) -> None:
+        """Judge an answer of which nothing more will come.
+
+        Raises:
+            StreamError: it was no stream of events.
+        """
+        if self._refusal is not None:
+            data = b"".join(self._transcript.recording.parts) + (b" (cut)" if is_cut else b"")
+            raise _refused(self._refusal, shown(data))
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _begin(self, head: Head) -> None:
+        if _is_event_stream(head):
+            self._transcript.begin()
+        else:
+            self._refusal = head
+            self._transcript.recording.on_part = self._enough
+
+    def _enough(self, _: bytes) -> None:
+        recording = self._transcript.recording
+        if recording.body_bytes >= 4 * SHOWN_CHARACTERS:
+            recording.wait_no_more()
+
+    def _wait_for_end(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_DRAIN_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._transcript.read_all()
+        if self._transcript.attempt.is_done:
+            self._transcript.recording.fail(httpx.ReadTimeout("no end of the answer after [DONE]"))
+        self._timer = None
 
 
-async def _refuse_unless_events(response: httpx.Response) -> None:
-    if response.status_code != httpx.codes.OK:
-        beginning = await _beginning(response)
+def _head_without_length(url: httpx.URL, headers: Mapping[str, str]) -> bytes:
+    """Return what all requests begin with; the length of the body and a blank line are still to come."""
+    request = httpx.Request("POST", url, headers=[*_HEADERS.items(), *headers.items()])
+    del request.headers["content-length"]
+    return head_of(request).removesuffix(b"\r\n")
+
+
+def _is_event_stream(head: Head) -> bool:
+    return (
+        head.status == HTTPStatus.OK
+        and _first(head, b"content-type").startswith(b"text/event-stream")
+        and _first(head, b"content-encoding") in {b"", b"identity"}
+    )
+
+
+def _refused(head: Head, beginning: str) -> StreamError:
+    """Say what an answer that is no stream of events is instead."""
+    if head.status != HTTPStatus.OK:
         more = "".join(
-            f" ({name}: {shown(response.headers[name].encode())})"
+            f" ({name}: {shown(value)})"
             for name in ("Retry-After", "Location")
-            if name in response.headers
+            if (value := _first(head, name.lower().encode()))
         )
-        raise StreamError(RequestFailureKind.HTTP_STATUS, f"HTTP {response.status_code}: {beginning}{more}")
-    kind = response.headers.get("content-type", "nothing")
-    if not kind.startswith("text/event-stream"):
-        beginning = await _beginning(response)
-        raise StreamError(RequestFailureKind.PROTOCOL, f"the answer is {kind}, not a stream: {beginning}")
-    coding = response.headers.get("content-encoding", "identity")
-    if coding != "identity":
-        raise StreamError(RequestFailureKind.PROTOCOL, f"the answer is encoded ({coding}), which was refused")
+        return StreamError(RequestFailureKind.HTTP_STATUS, f"HTTP {head.status}: {beginning}{more}")
+    kind = _first(head, b"content-type")
+    if not kind.startswith(b"text/event-stream"):
+        what = f"the answer is {shown(kind) or 'nothing'}, not a stream: {beginning}"
+        return StreamError(RequestFailureKind.PROTOCOL, what)
+    coding = shown(_first(head, b"content-encoding"))
+    return StreamError(RequestFailureKind.PROTOCOL, f"the answer is encoded ({coding}), which was refused")
 
 
-async def _beginning(response: httpx.Response) -> str:
-    """Return the first bytes of a body that is no stream, as far as they come."""
-    data = b""
-    try:
-        async with aclosing(cast("_Closing", response.aiter_raw())) as chunks:
-            async for chunk in chunks:
-                data += chunk
-                if len(data) >= 4 * SHOWN_CHARACTERS:
-                    break
-    except httpx.TransportError:
-        data += b" (cut)"
-    return shown(data)
-
-
-class _Closing(AsyncIterator[bytes]):
-    """Httpx declares an iterator, but it is a generator and has to be closed when left early."""
-
-    async def aclose(self) -> None: ...
+def _first(head: Head, name: bytes) -> bytes:
+    return next((value for field, value in head.fields if field == name), b"")
 
 
 def _malformed(recording: Recording) -> StreamError | None:

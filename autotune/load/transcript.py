@@ -34,7 +34,6 @@ class Transcript:
     ) -> None:
         self.attempt = attempt
         self.recording = recording
-        self.has_end_mark = False
         self.on_end_mark: Callable[[], None] | None = None
         self._later = later
         self._is_queued = False
@@ -49,8 +48,6 @@ class Transcript:
         self.recording.on_part = self._arrived
         self.recording.on_much = self._much_waits
         self.recording.may_put_off = True
-        if self.recording.parts:
-            self._arrived(self.recording.parts[-1])
 
     def slices(self) -> Iterator[None]:
         """Read what is there, and yield after every few reads. An error of the stream ends the exchange."""
@@ -106,7 +103,6 @@ class Transcript:
 
     def _arrived(self, payload: bytes) -> None:
         if payload.endswith(_END_MARKS):
-            self.has_end_mark = True
             if self.on_end_mark is not None:
                 self.on_end_mark()
         elif b'"error"' in payload:

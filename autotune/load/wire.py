@@ -5,12 +5,11 @@ of all of them. Sources: SGLang 0.5.23, srt/entrypoints/http_server.py and srt/e
 Invariant: tokens are what the server's usage says; the number of chunks is never a number of tokens.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from autotune.load.failure import StreamError, shown
 from autotune.load.workload import Wire, Workload
@@ -125,7 +124,7 @@ def body_of(request: Request, workload: Workload, model: str) -> bytes:
         body = _generate_body(request, ignore_eos=workload.ignore_eos)
     else:
         body = _openai_body(request, workload, model)
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    return to_json(body)
 
 
 def read_event(wire: Wire, data: bytes) -> Progress:

@@ -80,7 +80,6 @@ def test_random_prompts_arrive_with_exact_lengths_and_all_tokens_are_counted(pat
         assert (record.index, record.input_tokens) == (request.index, request.input_tokens)
         assert record.output_tokens == request.output_tokens == record.chunk_tokens.sum()
         assert is_ordered(record)
-    assert invalid_reason(result, asked) is None
 
 
 @pytest.mark.parametrize("path", ["generate", "completions", "chat"])

@@ -158,6 +158,8 @@ def serving(script: Script | None = None) -> Iterator[SseServer]:
         ready.set()
         await stop.wait()
         listener.close()
+        for _ in range(3):  # one that was accepted just now has to begin before it can be cancelled
+            await asyncio.sleep(0)
         handlers = asyncio.all_tasks() - {asyncio.current_task()}
         for handler in handlers:
             handler.cancel()

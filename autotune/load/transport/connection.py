@@ -238,8 +238,7 @@ class Connection:
             return b""
         answer.head, rest = whole
         answer.body = body_after(answer.head, self._limits)
-        if not answer.recording.head.done():
-            answer.recording.head.set_result(answer.head)
+        answer.recording.on_head(answer.head)
         return rest
 
     def _keep(self, answer: _Answer, payload: bytes, at_ns: int) -> None:

@@ -2,8 +2,9 @@
 
 In: sockets and what is to be called when one can be read. Out: those calls. Talks to epoll (Linux).
 Waking a process costs more than reading a token. Where the kernel stamps arrivals it does not matter when
-they are read: so after a round that followed close upon another, the next waits for `PAUSE_S`, and its reads
-share one wake-up. Invariant: a socket that can be read is read in the next round.
+they are read: so while arrivals follow close upon each other there is a round every `PAUSE_S`, and only when
+they no longer do does an arrival wake the loop again (to go from one to the other, the kernel looks at every
+socket). Invariant: a socket that can be read is read in the next round.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from typing import Protocol
 
 PAUSE_S = 0.001
 """Below the shortest gap between tokens that is judged, so that no two of a stream share a read for it."""
-_BUSY_NS = 2_000_000
+_CLOSE_NS = 2_000_000
+_QUIET_NS = 5_000_000
 
 
 class Readers(Protocol):
@@ -38,8 +40,8 @@ class ReadInRounds:
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], None]] = {}
         self._last_ns = 0
-        self._pause: asyncio.TimerHandle | None = None
-        self._loop.add_reader(self._epoll.fileno(), self._round)
+        self._next: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._epoll.fileno(), self._woken)
 
     def add_reader(self, sock: socket.socket, call: Callable[[], None], /) -> None:
         """Call this whenever the socket can be read."""
@@ -56,30 +58,37 @@ class ReadInRounds:
         """Give up the loop's reader."""
         if self._epoll.closed:
             return
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._next is not None:
+            self._next.cancel()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
+    def _woken(self) -> None:
+        """Read what woke the loop; if that follows close upon another read, go on in rounds."""
+        now_ns = time.monotonic_ns()
+        is_close = now_ns - self._last_ns < _CLOSE_NS
+        self._last_ns = now_ns
+        if is_close:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._next = self._loop.call_later(PAUSE_S, self._round)
+        self._read()
+
     def _round(self) -> None:
-        began_ns = time.monotonic_ns()
-        is_busy = began_ns - self._last_ns < _BUSY_NS
-        self._last_ns = began_ns
-        try:
-            self._read()
-        finally:
-            if is_busy and not self._epoll.closed:
-                self._loop.remove_reader(self._epoll.fileno())
-                self._pause = self._loop.call_later(PAUSE_S, self._after_pause)
+        """Read what has come since the last round; if it was long ago that anything did, wait to be woken."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._last_ns > _QUIET_NS:
+            self._next = None
+            self._loop.add_reader(self._epoll.fileno(), self._woken)
+            return
+        self._next = self._loop.call_later(PAUSE_S, self._round)
+        if self._read():
+            self._last_ns = now_ns
 
-    def _after_pause(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._epoll.fileno(), self._round)
-        self._round()
-
-    def _read(self) -> None:
-        calls = self._calls
-        for number, _ in self._epoll.poll(0):
+    def _read(self) -> bool:
+        """Have every socket read that can be; tell whether there was one."""
+        calls, ready = self._calls, self._epoll.poll(0)
+        for number, _ in ready:
             call = calls.get(number)
             if call is not None:  # one that was called before it may have closed this one
                 call()
+        return bool(ready)

@@ -1,6 +1,6 @@
 """What one exchange leaves behind: its stamps, and every read of the body with its arrival time.
 
-In: the connection's callbacks. Out: futures for the head and the end, and reads to be parsed later.
+In: the connection's callbacks. Out: a call for the head, a future for the end, and reads to be parsed later.
 Invariant: whoever waits for the end learns of every way an exchange can end, once; reads are taken in the
 order of their arrival, those that were put off included.
 """
@@ -19,6 +19,10 @@ def _ignore(payload: bytes) -> None:
     del payload
 
 
+def _ignore_head(head: Head) -> None:
+    del head
+
+
 def _nothing() -> None:
     pass
 
@@ -28,8 +32,8 @@ class Recording:
 
     `asked_ns`: the transport was called; `begun_ns`: a connection was there; `sent_ns`: the last byte is
     about to be handed to the kernel; `ended_ns`: the last byte of the body arrived. `last_ns`:
-    the last byte so far. `on_part` is called with the payload of each read that brought some; `waiting`
-    counts the bytes that were not taken yet.
+    the last byte so far. `on_head` is called once, before anything of the body is kept; `on_part` with the
+    payload of each read that brought some; `waiting` counts the bytes that were not taken yet.
     With `may_put_off`, the connection may keep reads that end nothing as they came (`put_off`) and look into
     them only at `settle`; `on_much` is then called at each of them beyond `MUCH_BYTES` waiting.
     """
@@ -41,9 +45,9 @@ class Recording:
         "end",
         "ended_ns",
         "error",
-        "head",
         "last_ns",
         "may_put_off",
+        "on_head",
         "on_much",
         "on_part",
         "parts",
@@ -56,15 +60,14 @@ class Recording:
     )
 
     def __init__(self, on_part: Callable[[bytes], None] = _ignore) -> None:
-        loop = asyncio.get_running_loop()
+        self.on_head: Callable[[Head], None] = _ignore_head
         self.on_part = on_part
         self.asked_ns: int | None = None
         self.begun_ns: int | None = None
         self.sent_ns: int | None = None
         self.ended_ns: int | None = None
         self.error: Exception | None = None
-        self.head: asyncio.Future[Head] = loop.create_future()
-        self.end: asyncio.Future[None] = loop.create_future()
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Two queues and no pairs, which the collector would have to track.
         self.stamps_ns: deque[int] = deque()
         self.parts: deque[bytes] = deque()
@@ -136,15 +139,16 @@ class Recording:
     def finish(self, at_ns: int) -> None:
         """Note that the body is whole."""
         self.ended_ns = at_ns
+        self.wait_no_more()
+
+    def wait_no_more(self) -> None:
+        """Let go whoever waits for the end, though the body may not be whole."""
         if not self.end.done():
             self.end.set_result(None)
 
     def fail(self, error: Exception) -> None:
         """End the exchange with an error, wherever it is waited for; `error` keeps the first."""
         self.error = self.error or error
-        if not self.head.done():
-            self.head.set_exception(error)
-            self.head.exception()  # whoever waits for the end may not have asked for the head
         if not self.end.done():
             self.end.set_exception(error)
-            self.end.exception()
+            self.end.exception()  # nobody may wait for it any more

@@ -1,10 +1,13 @@
 """The httpx transport: one request out, its answer recorded with the kernel's receive times.
 
-In: an `httpx.Request`. Out: an `httpx.Response` whose stream can be read as of any transport, or whose
-`Recording` (under `extensions["recording"]`) is awaited as a whole and parsed later. Talks to one server.
+In: an `httpx.Request`. Out: an `httpx.Response` whose stream can be read as of any transport, and whose
+`Recording` is under `extensions["recording"]`. Talks to one server.
 httpx's `timeout` extension is kept for `connect` and, as the time to the answer's first byte, for `read`.
+Who sends many like requests writes their bytes himself (`head_of`) and gives them to `send`: to make httpx's
+two objects takes longer than to send and read everything else of a request.
 """
 
+import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +17,7 @@ import httpx
 
 from autotune.load.transport.clock import ReceiveClock
 from autotune.load.transport.connection import Connection
-from autotune.load.transport.framing import Limits
+from autotune.load.transport.framing import Head, Limits
 from autotune.load.transport.pool import Pool
 from autotune.load.transport.recording import Recording
 
@@ -46,19 +49,35 @@ class StampedTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: by its type, how far the exchange came.
         """
         recording = request.extensions.get("recording") or Recording()
-        recording.asked_ns = time.monotonic_ns()
         timeouts = request.extensions.get("timeout", {})
-        data = _head_of(request) + await request.aread()
-        connection = await self.pool.take(timeouts.get("connect"))
+        answered = _answered(recording)
+        data = head_of(request) + await request.aread()
+        connection = await self.send(data, recording, timeouts.get("connect"), timeouts.get("read"))
         stream = _Stream(connection, recording)
         async with AsyncExitStack() as unless_answered:
             unless_answered.push_async_callback(stream.aclose)
-            connection.begin(data, recording, timeouts.get("read"))
-            head = await recording.head
+            head = await answered
             unless_answered.pop_all()
         return httpx.Response(
             head.status, headers=head.fields, stream=stream, extensions={"recording": recording}
         )
+
+    async def send(
+        self,
+        data: bytes,
+        recording: Recording,
+        connect_timeout_s: float | None = None,
+        first_byte_timeout_s: float | None = None,
+    ) -> Connection:
+        """Send a request's bytes and return the connection that its answer is recorded from.
+
+        Raises:
+            httpx.TransportError: there is no connection; what goes wrong later ends the recording.
+        """
+        recording.asked_ns = time.monotonic_ns()
+        connection = await self.pool.take(connect_timeout_s)
+        connection.begin(data, recording, first_byte_timeout_s)
+        return connection
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -87,6 +106,25 @@ class _Stream(httpx.AsyncByteStream):
             self._connection.close()
 
 
-def _head_of(request: httpx.Request) -> bytes:
+def head_of(request: httpx.Request) -> bytes:
+    """Return a request as it is sent, up to the blank line before its body."""
     lines = [b"%s: %s\r\n" % (name, value) for name, value in request.headers.raw]
     return b"%s %s HTTP/1.1\r\n%s\r\n" % (request.method.encode(), request.url.raw_path, b"".join(lines))
+
+
+def _answered(recording: Recording) -> asyncio.Future[Head]:
+    """Return a future for the head, which fails if there will be none."""
+    answered: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
+
+    def end(ended: asyncio.Future[None]) -> None:
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None and not answered.done():
+            answered.set_exception(error)
+
+    def begin(head: Head) -> None:
+        if not answered.done():
+            answered.set_result(head)
+
+    recording.on_head = begin
+    recording.end.add_done_callback(end)
+    return answered

@@ -213,11 +213,12 @@ class _Replying:
 def test_what_tls_itself_wants_to_say_is_sent_after_what_still_waits(ends: Ends) -> None:
     async def work(pair: Pair) -> None:
         pair.ours.errors["send"] = [BlockingIOError()]
-        recording = Recording()
+        recording, begun = Recording(), asyncio.Event()
+        recording.on_head = lambda _: begun.set()
         pair.connection.begin(b"request", recording)
         pair.ours.errors["send"] = [BlockingIOError()] * 3
         pair.theirs.send(HEAD)
-        await recording.head
+        await begun.wait()
         loop = asyncio.get_running_loop()
         heard = b""
         while len(heard) < len(b"request<updated>"):
