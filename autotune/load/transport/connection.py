@@ -31,7 +31,7 @@ from autotune.load.transport.readers import Readers
 from autotune.load.transport.recording import Recording
 from autotune.load.transport.tls import TlsSession
 
-_READ_BYTES = 16384
+READ_BYTES = 16384
 _EVENT_END = b"}\n\n\r\n"
 _ERROR = b'"error"'
 
@@ -60,7 +60,11 @@ class _Answer:
 
 
 class Connection:
-    """A connected socket. `released` is called when it is free for the next request, or closed."""
+    """A connected socket. `released` is called when it is free for the next request, or closed.
+
+    Reads go through `buffer`, which connections of one event loop may share: what is kept is a copy of its
+    own size. A large one made smaller would leave a hole that no other large one fits in.
+    """
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Connection:
         released: Released,
         *,
         readers: Readers | None = None,
+        buffer: bytearray | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
@@ -78,6 +83,8 @@ class Connection:
         self._clock = clock
         self._limits = limits
         self._released = released
+        self._buffers = [buffer or bytearray(READ_BYTES)]
+        self._read = memoryview(self._buffers[0])
         self._answer: _Answer | None = None
         self._putting_off: Recording | None = None
         self._unsent = memoryview(b"")
@@ -162,7 +169,8 @@ class Connection:
 
     def _on_readable(self) -> None:
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
+            size, ancillary, _, _ = self._socket.recvmsg_into(self._buffers, ANCILLARY_BYTES)
+            data = bytes(self._read[:size])
             at_ns = self._clock.stamp_ns(ancillary)
             if self._putting_off is not None and data.endswith(_EVENT_END) and _ERROR not in data:
                 self._putting_off.put_off(at_ns, data)

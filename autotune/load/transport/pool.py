@@ -14,7 +14,7 @@ from typing import TypeAlias
 import httpx
 
 from autotune.load.transport.clock import ReceiveClock
-from autotune.load.transport.connection import Connection
+from autotune.load.transport.connection import READ_BYTES, Connection
 from autotune.load.transport.framing import Limits
 from autotune.load.transport.readers import ReadInRounds
 from autotune.load.transport.tls import TlsSession
@@ -43,6 +43,7 @@ class Pool:
         self._free: list[Connection] = []
         self._open: set[Connection] = set()
         self._readers: ReadInRounds | None = None
+        self._buffer = bytearray(READ_BYTES)
 
     async def prepare(self, count: int, timeout_s: float) -> None:
         """Open connections in advance; what fails now may fail again when it is needed.
@@ -138,7 +139,13 @@ class Pool:
         if self._clock.is_kernel and self._readers is None:
             self._readers = ReadInRounds()
         connection = Connection(
-            sock, session, self._clock, self._limits, self._released, readers=self._readers
+            sock,
+            session,
+            self._clock,
+            self._limits,
+            self._released,
+            readers=self._readers,
+            buffer=self._buffer,
         )
         self._open.add(connection)
         return connection

@@ -33,9 +33,11 @@ class FailingSocket:
         self._raise("recv")
         return self.real.recv(size, flags)
 
-    def recvmsg(self, size: int, ancillary: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
-        self._raise("recvmsg")
-        return self.real.recvmsg(size, ancillary)
+    def recvmsg_into(
+        self, buffers: list[bytearray], ancillary: int
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, object]:
+        self._raise("recvmsg_into")
+        return self.real.recvmsg_into(buffers, ancillary)
 
     def send(self, data: memoryview) -> int:
         self._raise("send")
@@ -150,7 +152,7 @@ def test_what_the_server_said_before_the_send_broke_is_still_read_and_the_connec
 def test_a_read_that_is_interrupted_is_done_again_and_one_that_fails_ends_the_answer(ends: Ends) -> None:
     async def work(pair: Pair) -> None:
         cause = ConnectionResetError("reset by peer")
-        pair.ours.errors["recvmsg"] = [InterruptedError(), cause]
+        pair.ours.errors["recvmsg_into"] = [InterruptedError(), cause]
         recording = Recording()
         pair.connection.begin(b"request", recording)
         pair.theirs.send(HEAD)
