@@ -1,20 +1,30 @@
-"""Work that can wait: answers are parsed in thin slices between the arrivals of others.
+"""Work that can wait: answers are parsed, and requests written, in thin slices between arrivals.
 
 In: jobs, as iterators that yield after each slice. Out: nothing; jobs leave their results where they like.
-Invariant: an arrival waits for one slice, and for more only when the work has piled up.
+Invariant: an arrival waits for one slice, and for more only when the work has piled up and nothing urgent is
+under way.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 _JOBS_PER_SLICE = 16
 
+Later: TypeAlias = Callable[[Iterator[None]], None]
+"""Has slices of work done when there is time."""
+
+
+def _never() -> bool:
+    return False
+
 
 class Backlog:
-    """Jobs in the order they came."""
+    """Jobs in the order they came; while `is_urgent` elsewhere, they are done no faster for being many."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_urgent: Callable[[], bool] = _never) -> None:
+        self._is_urgent = is_urgent
         self._jobs: deque[Iterator[None]] = deque()
         self._some = asyncio.Event()
 
@@ -28,7 +38,7 @@ class Backlog:
         while True:
             await self._some.wait()
             while self._jobs:
-                for _ in range(-(-len(self._jobs) // _JOBS_PER_SLICE)):
+                for _ in range(1 if self._is_urgent() else -(-len(self._jobs) // _JOBS_PER_SLICE)):
                     self._step()
                 await asyncio.sleep(0)
             self._some.clear()

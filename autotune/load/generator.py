@@ -19,6 +19,7 @@ import httpx
 from autotune.errors import LoadError
 from autotune.load.attempt import Attempt
 from autotune.load.backlog import Backlog
+from autotune.load.bodies import Bodies
 from autotune.load.clock import LoadClock
 from autotune.load.dispatch import dispatch
 from autotune.load.exchange import Exchange, Timeouts, refuse_own_limits
@@ -31,12 +32,10 @@ from autotune.load.transport.framing import Limits
 from autotune.load.transport.recording import Recording
 from autotune.load.transport.stamped import StampedTransport
 from autotune.load.turnstile import Turnstile
-from autotune.load.wire import body_of, path_of
+from autotune.load.wire import path_of
 from autotune.load.workload import Workload, prompter
 from autotune.request import LoadResult, OfferedLoad, Request, RequestFailureKind, RequestRecord
 
-_READY_REQUESTS = 1000
-_READY_BYTES = 64 * 2**20
 _READY_CONNECTIONS = 64
 _PREPARE_S = 5.0
 _SWEEP_S = 1.0
@@ -81,9 +80,8 @@ async def _serve(job: Job, start: Start, companion: Companion) -> "Run":
     receive_clock = ReceiveClock()
     transport = StampedTransport(job.base_url, receive_clock, job.limits)
     try:
-        bodies = _Bodies(job)
+        run = Run(job, transport, receive_clock)
         await _prepare(transport, job)
-        run = Run(job, transport, bodies, receive_clock)
         run.begin(await start())
         load = dispatch(job.offered, run.serve, run.clock.now_s)
         await _until_one_ends(
@@ -105,38 +103,16 @@ async def _prepare(transport: StampedTransport, job: Job) -> None:
         refuse_own_limits(error)
 
 
-class _Bodies:
-    """Request bodies: the first ones made before the clock starts, the others when they are sent."""
-
-    def __init__(self, job: Job) -> None:
-        offered, workload = job.offered, job.workload
-        self._add_prompt = prompter(offered, workload, vocabulary_size=job.vocabulary_size)
-        self._job = job
-        self._ready: dict[int, bytes] = {}
-        budget_bytes = _READY_BYTES
-        for request in offered.requests[:_READY_REQUESTS]:
-            if budget_bytes <= 0:
-                break
-            self._ready[request.index] = self._make(request)
-            budget_bytes -= len(self._ready[request.index])
-
-    def take(self, request: Request) -> bytes:
-        """Return the body of a request, once."""
-        return self._ready.pop(request.index, None) or self._make(request)
-
-    def _make(self, request: Request) -> bytes:
-        return body_of(self._add_prompt(request), self._job.workload, self._job.model)
-
-
 class Run:
     """The records of one share while it is under way."""
 
-    def __init__(
-        self, job: Job, transport: StampedTransport, bodies: _Bodies, receive_clock: ReceiveClock
-    ) -> None:
+    def __init__(self, job: Job, transport: StampedTransport, receive_clock: ReceiveClock) -> None:
         url = job.base_url + path_of(job.workload.endpoint)
         self._exchange = Exchange(url, transport, job.timeouts, job.headers)
-        self._bodies = bodies
+        self._turnstile = Turnstile()
+        self.backlog = Backlog(self._turnstile.is_crowded)
+        prompts = prompter(job.offered, job.workload, vocabulary_size=job.vocabulary_size)
+        self._bodies = Bodies(job.offered, job.workload, job.model, prompts, self.backlog.add)
         self._workload = job.workload
         self._receive_clock = receive_clock
         self._records: list[RequestRecord] = []
@@ -146,8 +122,6 @@ class Run:
         self._in_flight: set[Transcript] = set()
         self.clock = LoadClock(time.monotonic_ns())
         self.check = SelfCheck()
-        self.backlog = Backlog()
-        self._turnstile = Turnstile()
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def begin(self, began_ns: int) -> None:
@@ -250,7 +224,6 @@ async def _until_one_ends(*parts: Coroutine[None, None, None] | asyncio.Future[N
 def _frozen_garbage() -> Iterator[None]:
     """Keep what is already in memory out of the garbage collector, and let it look at the rest less often."""
     thresholds = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
     try:

@@ -5,9 +5,9 @@ Invariant: reads are taken once, in order; after the first error nothing more is
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
 from autotune.load.attempt import Attempt
+from autotune.load.backlog import Later
 from autotune.load.clock import LoadClock
 from autotune.load.failure import StreamError
 from autotune.load.transport.recording import MUCH_BYTES, Recording
@@ -17,9 +17,6 @@ READS_PER_SLICE = 32
 
 _MOST_BYTES = 2**20
 _END_MARKS = (b"[DONE]\n\n", b"[DONE]\r\n\r\n")
-
-Later: TypeAlias = Callable[[Iterator[None]], None]
-"""Has slices of work done when there is time."""
 
 
 class Transcript:

@@ -19,6 +19,10 @@ class Turnstile:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_turning = False
 
+    def is_crowded(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return bool(self._waiting)
+
     async def enter(self) -> None:
         """Wait for a turn that has room, first come first served."""
         loop = asyncio.get_running_loop()

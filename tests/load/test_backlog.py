@@ -55,3 +55,21 @@ def test_what_is_left_can_be_done_at_once() -> None:
     backlog.add(job("b", 2, done))
     backlog.finish()
     assert done == ["a0", "a1", "b0", "b1"]
+
+
+def test_work_that_has_piled_up_is_done_no_faster_while_something_urgent_is_under_way() -> None:
+    async def most_per_turn(*, is_urgent: bool) -> int:
+        done: list[str] = []
+        backlog = Backlog(lambda: is_urgent)
+        for number in range(64):
+            backlog.add(job(str(number), 1, done))
+        working = asyncio.create_task(backlog.work())
+        counts = [0]
+        while len(done) < 64:
+            await asyncio.sleep(0)
+            counts.append(len(done))
+        working.cancel()
+        return max(later - earlier for earlier, later in pairwise(counts))
+
+    assert asyncio.run(most_per_turn(is_urgent=True)) == 1
+    assert asyncio.run(most_per_turn(is_urgent=False)) > 1

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.load import generator
+from autotune.load import bodies, generator
 from autotune.load.arrivals import LoadPoint
 from autotune.load.client import HttpEndpoint
 from autotune.load.health import invalid_reason
@@ -149,7 +149,6 @@ def test_an_open_loop_sends_on_schedule_however_slow_the_server() -> None:
     assert [record.scheduled_s for record in result.records] == [request.due_s for request in load.requests]
     assert all(record.failure is None and is_ordered(record) for record in result.records)
     assert server.peak_in_flight == 8
-    assert invalid_reason(result, load) is None
 
 
 @pytest.mark.parametrize(
@@ -375,7 +374,7 @@ def test_nothing_to_send_is_a_result_without_records() -> None:
 
 
 def test_bodies_beyond_the_budget_are_made_when_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "_READY_BYTES", 1_000_000)
+    monkeypatch.setattr(bodies, "MOST_READY_BYTES", 1_000_000)
     texts = [letter * 600_000 for letter in "abcd"]
     load = OfferedLoad([Request(number, 1, 6, text=text) for number, text in enumerate(texts)], 1)
     with serving() as server:

@@ -52,16 +52,16 @@ class Pool:
             httpx.ConnectError: this many cannot be opened.
             httpx.ConnectTimeout: not all are open in time.
         """
-        places = asyncio.Semaphore(_PREPARED_AT_ONCE)
+        places = iter(range(count))
 
-        async def one() -> None:
-            async with places:
+        async def some() -> None:
+            for _ in places:
                 self._free.append(await self._connect())
 
         try:
             async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
-                for _ in range(count):
-                    group.create_task(one())
+                for _ in range(min(count, _PREPARED_AT_ONCE)):
+                    group.create_task(some())
         except TimeoutError:
             raise httpx.ConnectTimeout(f"no {count} connections within {timeout_s:g} s") from None
         except ExceptionGroup as errors:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from autotune.load.transport.framing import Head
 
-MUCH_BYTES = 8 * 2**10
+MUCH_BYTES = 4 * 2**10
 
 
 def _ignore(payload: bytes) -> None:
