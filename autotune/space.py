@@ -231,7 +231,11 @@ class Candidate:
 
 
 class SearchSpace(Frozen):
-    """Everything about a study's engine: what is fixed, what may change, and where it runs."""
+    """Everything about a study's engine: what is fixed, what may change, and where it runs.
+
+    `preload`: launcher process imports the engine once and forks every launch from that; needs a `command`
+    of the form [PYTHON, -m, MODULE], which the default is.
+    """
 
     engine: Literal["sglang"] = "sglang"
     version: str
@@ -239,6 +243,7 @@ class SearchSpace(Frozen):
     launcher: LauncherKind = LauncherKind.DOCKER
     image: str | None = None
     command: tuple[str, ...] | None = None
+    preload: bool = False
     profile: str | None = None
     nodes: tuple[Node, ...] = Field(default=(Node(name="local"),), min_length=1)
     mounts: tuple[Mount, ...] = ()
@@ -269,6 +274,7 @@ class SearchSpace(Frozen):
                 *self._strange_requirements(),
                 *self._strange_conditions(),
                 *self._repeated_nodes(),
+                *self._command_that_cannot_be_preloaded(),
             )
         )
         return self
@@ -304,6 +310,12 @@ class SearchSpace(Frozen):
             if name in names[:index]:
                 remedy = "Give every node a name of its own."
                 yield Misplaced(f"two nodes are {name!r}", at=("nodes", index, "name"), remedy=remedy)
+
+    def _command_that_cannot_be_preloaded(self) -> Iterator[Misplaced]:
+        if self.preload and self.command is not None and (len(self.command) != 3 or self.command[1] != "-m"):  # noqa: PLR2004 - as said
+            message = f"preload imports a Python module, and the command is {' '.join(self.command)!r}"
+            remedy = "Write command: [PYTHON, -m, sglang.launch_server], or leave preload out."
+            yield Misplaced(message, at=("preload",), remedy=remedy)
 
     @cached_property
     def requirements(self) -> tuple[Expression, ...]:

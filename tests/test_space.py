@@ -170,3 +170,13 @@ def test_every_shipped_space_loads(path: Path) -> None:
     space = read_document(path).to_model(SearchSpace)
 
     assert space.size > 100
+
+
+def test_a_python_module_can_be_preloaded_and_another_command_not() -> None:
+    tune = {"chunked-prefill-size": {"int": [64, 8192]}}
+    known = {"version": "0.5.23", "model": "m", "launcher": "process", "tune": tune, "preload": True}
+    assert SearchSpace.model_validate(known).preload
+    assert SearchSpace.model_validate({**known, "command": ["python3", "-m", "sglang.launch_server"]}).preload
+    for command in (["sglang", "serve"], ["python3", "-m", "sglang.launch_server", "--trust-remote-code"]):
+        with pytest.raises(ValidationError, match="preload imports a Python module, and the command is"):
+            SearchSpace.model_validate({**known, "command": command})

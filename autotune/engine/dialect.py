@@ -7,6 +7,7 @@ such a value and one more entry in `dialects.py`. Pure.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -114,7 +115,11 @@ class VocabularyProbe:
 
 @dataclass(frozen=True)
 class Dialect:
-    """One engine's way of being launched, watched and read."""
+    """One engine's way of being launched, watched and read.
+
+    `preload_program` imports the engine once and forks its servers (`autotune.engine.preloaded`); None: the
+    engine has no such program.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -132,3 +137,4 @@ class Dialect:
     abort_path: str
     model_info_path: str = "/model_info"
     vocabulary_probe: VocabularyProbe | None = None
+    preload_program: Path | None = None

@@ -3,6 +3,7 @@
 In: a study's search space. Out: a `Launcher`.
 """
 
+from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
 from autotune.engine.simulated import SimulatedLauncher
 from autotune.errors import ConfigError
@@ -24,7 +25,8 @@ def open_launcher(space: SearchSpace, *, seed: int) -> Launcher:
         case LauncherKind.PROCESS:
             from autotune.engine.process import ProcessLauncher  # noqa: PLC0415 - httpx takes 0.3 s
 
-            return ProcessLauncher()
+            program = dialect_of(space.engine).preload_program if space.preload else None
+            return ProcessLauncher(preload_program=program)
         case LauncherKind.DOCKER:
             if space.image is None:
                 raise ConfigError("launcher 'docker' needs an 'image' in the search space")

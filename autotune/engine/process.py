@@ -2,7 +2,7 @@
 
 In: a launch plan whose nodes are all this machine. Out: a running engine, its logs in the trial's folder.
 Talks to the operating system and to the engine's control pages. Whatever happens inside the context, at its
-end no process of the trial lives and its ports can be bound again, or an InfrastructureError says what holds.
+end no process of the trial lives and its ports and GPUs are free, or an InfrastructureError says what holds.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import psutil
 
+from autotune.engine.gpu_memory import held_gpus
 from autotune.engine.launch_watch import LaunchWatch, MonotonicClock, Patience, WatchedEngine
 from autotune.engine.launcher import Clock
 from autotune.engine.phase_budgets import PhaseBudgets
 from autotune.engine.plan import LaunchPlan
-from autotune.engine.process_launch import Launch, held_ports
+from autotune.engine.preloaded import Preloading
+from autotune.engine.process_launch import Launch, StartProcess, held_ports, spawn
 from autotune.engine.process_tree import described, is_local, kill_until_gone, living, marked, names_of
 from autotune.engine.uninterrupted import signals_held
 from autotune.errors import InfrastructureError
@@ -25,8 +27,12 @@ from autotune.failure import StartPhase
 class ProcessLauncher:
     """Starts engines on this machine."""
 
-    def __init__(self, patience: Patience | None = None) -> None:
+    def __init__(self, patience: Patience | None = None, *, preload_program: Path | None = None) -> None:
+        """With a dialect's `preload_program` the engine is imported once, and each launch forked from it."""
         self._patience = patience or Patience()
+        self._start_process: StartProcess = (
+            spawn if preload_program is None else Preloading(preload_program).start
+        )
         self._clock = MonotonicClock()
         self._budgets = PhaseBudgets(self._patience.phases)
 
@@ -48,12 +54,12 @@ class ProcessLauncher:
 
         Raises:
             EngineError: the engine failed to become ready.
-            InfrastructureError: a node is another machine, a port is held, or something survived.
+            InfrastructureError: a node is another machine, a port or a GPU is held, or something survived.
         """
         _refuse_other_machines(plan)
-        _refuse_held_ports(plan)
+        _refuse_what_is_held(plan)
         watch = LaunchWatch(plan, on_phase, self._clock, self._patience, self._budgets)
-        launch = Launch(watch, folder, self._patience)
+        launch = Launch(watch, folder, self._patience, self._start_process)
         try:
             launch.start()
             watch.await_ready()
@@ -88,7 +94,7 @@ def _refuse_other_machines(plan: LaunchPlan) -> None:
             )
 
 
-def _refuse_held_ports(plan: LaunchPlan) -> None:
-    held = held_ports(plan)
+def _refuse_what_is_held(plan: LaunchPlan) -> None:
+    held = [*held_ports(plan), *held_gpus(plan)]
     if held:
         raise InfrastructureError(f"before the launch, {'; '.join(held)}")

@@ -7,12 +7,15 @@ Talks to the operating system and to the engine's control pages; only marked pro
 import os
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Protocol
 
 import psutil
 
+from autotune.engine.gpu_memory import held_gpus
 from autotune.engine.http_api import NoAnswerError
 from autotune.engine.launch_watch import LaunchWatch, Patience
 from autotune.engine.log_watch import LogWatch, Verdict
@@ -31,10 +34,72 @@ from autotune.engine.process_tree import (
 from autotune.errors import InfrastructureError
 
 
+class EngineProcess(Protocol):
+    """What is needed of a rank's first process; `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return how it ended, None while it lives."""
+        ...
+
+    def wait(self, timeout: float) -> int:
+        """Wait until it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not in `timeout` seconds.
+        """
+        ...
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
+
+
+class StartProcess(Protocol):
+    """Starts a rank's command with its output in `log`; `mark` is what its processes will carry."""
+
+    def __call__(
+        self, argv: Sequence[str], environment: Mapping[str, str], mark: Mark, log: IO[bytes]
+    ) -> EngineProcess:
+        """Start it.
+
+        Raises:
+            InfrastructureError: the command cannot be started.
+        """
+        ...
+
+
+def spawn(argv: Sequence[str], environment: Mapping[str, str], mark: Mark, log: IO[bytes]) -> EngineProcess:
+    """Start a rank as a child of this process.
+
+    Raises:
+        InfrastructureError: the command cannot be started.
+    """
+    try:
+        return subprocess.Popen(  # noqa: S603 - argv comes from the user's own search space
+            argv,
+            env={**environment, MARK_VARIABLE: str(mark)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise InfrastructureError(f"{argv[0]!r} cannot be started: {error.strerror}") from error
+
+
 @dataclass
 class _Rank:
     plan: RankPlan
-    process: subprocess.Popen[bytes]
+    process: EngineProcess
     watch: LogWatch
 
     @property
@@ -57,11 +122,14 @@ class _Rank:
 class Launch:
     """An engine's processes and their logs."""
 
-    def __init__(self, watch: LaunchWatch, folder: Path, patience: Patience) -> None:
+    def __init__(
+        self, watch: LaunchWatch, folder: Path, patience: Patience, start_process: StartProcess
+    ) -> None:
         self._watch = watch
         self._plan = watch.plan
         self._patience = patience
         self._folder = folder
+        self._start_process = start_process
         labels = dict(watch.plan.labels)
         self._mark = Mark.of(labels["autotune.study"], labels["autotune.trial"])
         self._ranks: list[_Rank] = []
@@ -80,31 +148,16 @@ class Launch:
 
     def _start_rank(self, rank: RankPlan) -> _Rank:
         log = self._folder / f"engine-rank{rank.rank}.log"
-        environment = {
-            **os.environ,
-            **KEEP_ENVIRONMENT,
-            **dict(rank.environment),
-            MARK_VARIABLE: str(self._mark),
-        }
+        environment = {**os.environ, **KEEP_ENVIRONMENT, **dict(rank.environment)}
         with log.open("wb") as output:
-            try:
-                process = subprocess.Popen(  # noqa: S603 - argv comes from the user's own search space
-                    rank.argv,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise InfrastructureError(f"{rank.argv[0]!r} cannot be started: {error.strerror}") from error
+            process = self._start_process(rank.argv, environment, self._mark, output)
         return _Rank(rank, process, self._watch.log_watch(log))
 
     def stop(self) -> None:
         """End everything, politely first.
 
         Raises:
-            InfrastructureError: a process or a port survived.
+            InfrastructureError: a process, a port or memory of a GPU survived.
         """
         family = [child for rank in self._ranks for child in descendants(rank.process.pid)]
         if self._watch.is_well:
@@ -141,7 +194,7 @@ class Launch:
         if left:
             raise InfrastructureError(f"processes survived SIGKILL: {names_of(left)}")
         give_up_s = time.monotonic() + self._patience.release_s
-        while held := held_ports(self._plan):
+        while held := [*held_ports(self._plan), *held_gpus(self._plan)]:
             if time.monotonic() >= give_up_s:
                 raise InfrastructureError(f"after the engine ended, {'; '.join(held)}")
             time.sleep(self._patience.poll_s)

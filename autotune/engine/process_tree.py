@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import psutil
 
 MARK_VARIABLE = "AUTOTUNE_TRIAL"
+# A process that is to write another mark in place of its own is given one padded with spaces to this.
+MARK_ROOM = 400
 # SGLang renames its processes with setproctitle, which else overwrites the environment that /proc shows.
 KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}
 
@@ -39,7 +41,7 @@ class Mark:
     @classmethod
     def parse(cls, text: str) -> "Mark | None":
         """Read a mark back, None if the text is none."""
-        parts = text.rsplit("/", 3)
+        parts = text.rstrip().rsplit("/", 3)
         if len(parts) != 4 or not (parts[2].isdigit() and parts[3].isdigit()):  # noqa: PLR2004 - as printed
             return None
         return cls(parts[0], parts[1], int(parts[2]), int(parts[3]))

@@ -42,7 +42,9 @@ def plan_of(
     nodes: int = 1,
     ready_timeout_s: float = 20.0,
     address: str = "127.0.0.1",
+    gpus: int = 0,
     command: tuple[str, ...] = (sys.executable, "-S", "-E", fake_engine.__file__),
+    **keys: object,
 ) -> LaunchPlan:
     model = SearchSpace.model_validate(
         {
@@ -50,10 +52,11 @@ def plan_of(
             "model": "/models/tiny",
             "launcher": "process",
             "command": command,
-            "nodes": [{"name": f"node{rank}", "address": address} for rank in range(nodes)],
+            "nodes": [{"name": f"node{rank}", "address": address, "gpus": gpus} for rank in range(nodes)],
             "flags": {"fake": ",".join(behaviours)} if behaviours else {},
             "tune": {"chunked-prefill-size": {"int": [64, 8192]}},
             "ready_timeout_s": ready_timeout_s,
+            **keys,
         }
     )
     return plan_launch(

@@ -29,6 +29,19 @@ FLAGS = (
 )
 
 
+def flags() -> dict[str, str | bool | int]:
+    """Return the same as a search space writes them."""
+    return {
+        "load-format": "dummy",
+        "device": "cpu",
+        "attention-backend": "torch_native",
+        "disable-overlap-schedule": True,
+        "grammar-backend": "none",
+        "max-total-tokens": 40000,
+        "sleep-on-idle": True,
+    }
+
+
 def folder() -> Path:
     return Path(os.environ[FOLDER_VARIABLE])
 

@@ -2,6 +2,7 @@
 
 Run as a process of its own; `--fake` lists what it shall do, separated by commas:
   crash bad-argument no-memory silent-exit   end at start, as SGLang does
+  raises exits-with-words   end at start, as Python does
   never-ready no-rendezvous silent-hang cause-then-hang  stay without serving
   slow-weights  take half a second to load
   stubborn      ignore SIGTERM               grandchild  leave a detached process that ignores SIGTERM
@@ -112,6 +113,10 @@ def fail_at_start(behaviours: set[str]) -> None:
         sleep_for_ever()
     if "silent-exit" in behaviours:
         os._exit(3)
+    if "raises" in behaviours:
+        raise LookupError("nobody catches this")
+    if "exits-with-words" in behaviours:
+        sys.exit("it ends with words")
     if "bad-argument" in behaviours:
         say("usage: sglang serve [-h] --model-path MODEL_PATH", is_raw=True)
         say("sglang serve: error: unrecognized arguments: --no-such-flag 1", is_raw=True)

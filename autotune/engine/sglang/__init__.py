@@ -1,6 +1,7 @@
 """SGLang: how it is launched, watched and read. Its one value, `SGLANG`, is all that others know of it."""
 
 import re
+from pathlib import Path
 
 from autotune.engine.dialect import Dialect, VocabularyProbe
 from autotune.engine.sglang.argv import COMMAND, render_argv
@@ -36,4 +37,5 @@ SGLANG = Dialect(
         },
         size=re.compile(r"valid range is \[0, (\d+)\)"),
     ),
+    preload_program=Path(__file__).parent / "preload.py",
 )
