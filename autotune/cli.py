@@ -115,7 +115,7 @@ def tune(
     """Search, confirm and answer. The same command again goes on where the last one stopped."""
     gc.disable()
     from autotune.engine.launchers import open_launcher
-    from autotune.live import StudyView
+    from autotune.live.view import StudyView
     from autotune.search.budget import Budget
     from autotune.search.ledger import read_history
     from autotune.search.place import place_of
@@ -133,8 +133,8 @@ def tune(
         rounds=rounds,
     )
     engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
-    view = StudyView(draft.study.slo, budget, _console())
     folder = runs / draft.study.name
+    view = StudyView(draft.study, folder, budget, engine, _console())
     if place_of(folder).is_begun:
         view.catch_up(read_history(folder).trials)
     with _stoppable(), view.shown():
@@ -151,10 +151,14 @@ def report(
     runs: RunsFolder = Path("runs"),
     html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write all trials as CSV here.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show a running study live; read only.")] = False,
 ) -> None:
     """Show a study's results, also while it runs; write them as HTML or CSV."""
     from autotune.search.ledger import read_history
 
+    if watch:
+        _watch(_folder(study, runs))
+        return
     _show(read_history(_folder(study, runs)), html=html, csv=csv)
 
 
@@ -341,6 +345,14 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console()
+
+
+def _watch(folder: Path) -> None:
+    from autotune.live.watch import watch_study
+    from autotune.report.terminal import terminal_report
+
+    console = _console()
+    console.print(terminal_report(watch_study(folder, console)))
 
 
 def _show(history: "StudyHistory", html: Path | None = None, csv: Path | None = None) -> None:
