@@ -111,6 +111,12 @@ def tune(
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AUTOTUNE_WEBHOOK", help="Tell this URL (Slack's JSON) what happens; not stored."
+        ),
+    ] = None,
 ) -> None:
     """Search, confirm and answer. The same command again goes on where the last one stopped."""
     gc.disable()
@@ -120,6 +126,7 @@ def tune(
     from autotune.search.ledger import read_history
     from autotune.search.place import place_of
     from autotune.tuner import tune as run_study
+    from autotune.webhook import Webhook
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -135,12 +142,17 @@ def tune(
     engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
     folder = runs / draft.study.name
     view = StudyView(draft.study, folder, budget, engine, _console())
+    hook = Webhook(webhook, draft.study, view.say)
     if place_of(folder).is_begun:
-        view.catch_up(read_history(folder).trials)
-    with _stoppable(), view.shown():
+        earlier = read_history(folder).trials
+        view.catch_up(earlier)
+        hook.catch_up(earlier)
+    with _stoppable(), view.shown(), hook:
+        observe = hook.beside(view.observe)
         history = run_study(
-            draft.study, engine, budget, folder, sampler=kind, storage=storage, observe=view.observe
+            draft.study, engine, budget, folder, sampler=kind, storage=storage, observe=observe
         )
+        hook.finish(history)
     _show(history)
     _exit_by(history)
 
