@@ -111,15 +111,22 @@ def tune(
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AUTOTUNE_WEBHOOK", help="Tell this URL (Slack's JSON) what happens; not stored."
+        ),
+    ] = None,
 ) -> None:
     """Search, confirm and answer. The same command again goes on where the last one stopped."""
     gc.disable()
     from autotune.engine.launchers import open_launcher
-    from autotune.live import StudyView
+    from autotune.live.view import StudyView
     from autotune.search.budget import Budget
     from autotune.search.ledger import read_history
     from autotune.search.place import place_of
     from autotune.tuner import tune as run_study
+    from autotune.webhook import Webhook
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -133,14 +140,19 @@ def tune(
         rounds=rounds,
     )
     engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
-    view = StudyView(draft.study.slo, budget, _console())
     folder = runs / draft.study.name
+    view = StudyView(draft.study, folder, budget, engine, _console())
+    hook = Webhook(webhook, draft.study, view.say)
     if place_of(folder).is_begun:
-        view.catch_up(read_history(folder).trials)
-    with _stoppable(), view.shown():
+        earlier = read_history(folder).trials
+        view.catch_up(earlier)
+        hook.catch_up(earlier)
+    with _stoppable(), view.shown(), hook:
+        observe = hook.beside(view.observe)
         history = run_study(
-            draft.study, engine, budget, folder, sampler=kind, storage=storage, observe=view.observe
+            draft.study, engine, budget, folder, sampler=kind, storage=storage, observe=observe
         )
+        hook.finish(history)
     _show(history)
     _exit_by(history)
 
@@ -151,10 +163,14 @@ def report(
     runs: RunsFolder = Path("runs"),
     html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write all trials as CSV here.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show a running study live; read only.")] = False,
 ) -> None:
     """Show a study's results, also while it runs; write them as HTML or CSV."""
     from autotune.search.ledger import read_history
 
+    if watch:
+        _watch(_folder(study, runs))
+        return
     _show(read_history(_folder(study, runs)), html=html, csv=csv)
 
 
@@ -341,6 +357,14 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console()
+
+
+def _watch(folder: Path) -> None:
+    from autotune.live.watch import watch_study
+    from autotune.report.terminal import terminal_report
+
+    console = _console()
+    console.print(terminal_report(watch_study(folder, console)))
 
 
 def _show(history: "StudyHistory", html: Path | None = None, csv: Path | None = None) -> None:

@@ -214,12 +214,34 @@ def read_history(folder: Path) -> StudyHistory:
     Raises:
         StudyError: there is no study, it has no storage yet, or the storage is damaged.
     """
-    study = load_study(folder)
-    place = place_of(folder)
-    if not place.is_begun:
-        raise StudyError(f"{folder} has no trials yet: {place.name} is missing")
-    with storage_errors(folder), closing(Ledger(study, folder, create=False)) as ledger:
-        return ledger.history()
+    with closing(HistoryReader(folder)) as reader:
+        return reader.read()
+
+
+class HistoryReader:
+    """Reads a study's folder again and again; what is finished is parsed once."""
+
+    def __init__(self, folder: Path) -> None:
+        study = load_study(folder)
+        place = place_of(folder)
+        if not place.is_begun:
+            raise StudyError(f"{folder} has no trials yet: {place.name} is missing")
+        self._folder = folder
+        with storage_errors(folder):
+            self._ledger = Ledger(study, folder, create=False)
+
+    def close(self) -> None:
+        """Let go of the storage's connections."""
+        self._ledger.close()
+
+    def read(self) -> StudyHistory:
+        """Return what was told so far.
+
+        Raises:
+            StudyError: the storage is damaged.
+        """
+        with storage_errors(self._folder):
+            return self._ledger.history()
 
 
 def _asking(

@@ -1,0 +1,51 @@
+"""Finished trials as lines of text: what the log of a study says, on a terminal or not. Pure.
+
+In: a trial and its record. Out: rich `Text`. Invariant: text from outside carries no control characters.
+"""
+
+from rich.text import Text
+
+from autotune.record import Outcome, TrialRecord
+from autotune.report.findings import failure_kind, failure_line
+from autotune.report.units import ABSENT, metric_value, printable
+from autotune.search.confirmation import NumberedTrial
+from autotune.slo import Decision, Slo
+
+COLOURS = {Decision.MET: "green", Decision.MISSED: "yellow", Decision.UNDECIDED: "cyan"}
+
+
+def trial_text(trial: NumberedTrial, slo: Slo) -> Text:
+    """Return a finished trial with its verdict, its value and, on a line of their own, its flags."""
+    text = trial_line(trial, slo)
+    if trial.record.outcome is Outcome.FAILED:
+        text.append(f"\n           {_short(failure_line(trial.record))}")
+    return text.append(f"\n           {trial.record.to_candidate()}", style="dim")
+
+
+def trial_line(trial: NumberedTrial, slo: Slo) -> Text:
+    """Return a finished trial in one line."""
+    record = trial.record
+    text = Text(f"trial {trial.number:>3}  ")
+    match record.outcome:
+        case Outcome.MEASURED:
+            decision = record.verdict.decision if record.verdict else Decision.UNDECIDED
+            text.append(f"{decision:9}", style=COLOURS[decision])
+            text.append(f" {_value(record, slo):>12}  {record.role}")
+        case Outcome.FAILED:
+            text.append("failed   ", style="red")
+            text.append(f" {failure_kind(record)}")
+        case _:
+            text.append(f"{record.outcome:9} {_short(record.reason or '')}", style="dim")
+    if record.same_as is not None:
+        text.append(f" (as trial {record.same_as})", style="dim")
+    return text
+
+
+def _value(record: TrialRecord, slo: Slo) -> str:
+    if record.objectives is None:
+        return ABSENT
+    return metric_value(slo.goals[0].quantity.metric, record.objectives[0])
+
+
+def _short(line: str) -> str:
+    return printable(line.strip())[:100]
