@@ -25,6 +25,7 @@ from autotune.report.findings import (
     winner_of,
 )
 from autotune.report.front import confirmed_front_lines
+from autotune.report.language import mark, say, word
 from autotune.report.undecided import remedy_text
 from autotune.report.units import (
     ceiling_value,
@@ -42,24 +43,24 @@ from autotune.search.ledger import StudyHistory
 from autotune.search.repeats import SearchEnd, due_again
 from autotune.slo import CeilingVerdict, Decision
 
-SIMULATED = "SIMULATED: these numbers come from a model of the engine, not from a measurement."
+SIMULATED = mark("SIMULATED: these numbers come from a model of the engine, not from a measurement.")
 
 
 _PLAIN_HEADLINES = {
-    AnswerKind.UNDECIDED: "Undecided: too few samples to say whether anything meets the SLO.",
-    AnswerKind.NOTHING_MEETS: "Nothing meets the SLO.",
-    AnswerKind.NOTHING_MEASURED: "Nothing could be measured, so nothing is known about the SLO.",
-    AnswerKind.NOT_CONFIRMED: "Not confirmed: the fresh launches did not settle the answer.",
-    None: "No answer yet: the study is not finished.",
+    AnswerKind.UNDECIDED: mark("Undecided: too few samples to say whether anything meets the SLO."),
+    AnswerKind.NOTHING_MEETS: mark("Nothing meets the SLO."),
+    AnswerKind.NOTHING_MEASURED: mark("Nothing could be measured, so nothing is known about the SLO."),
+    AnswerKind.NOT_CONFIRMED: mark("Not confirmed: the fresh launches did not settle the answer."),
+    None: mark("No answer yet: the study is not finished."),
 }
 _SEARCH_ENDS = {
-    SearchEnd.LAUNCHES: "The search ended because its launches were spent.",
-    SearchEnd.TIME: "The search ended because no further launch fitted into its time.",
-    SearchEnd.EXHAUSTED: "The search ended because every candidate of the space was tried.",
-    SearchEnd.STALLED: (
+    SearchEnd.LAUNCHES: mark("The search ended because its launches were spent."),
+    SearchEnd.TIME: mark("The search ended because no further launch fitted into its time."),
+    SearchEnd.EXHAUSTED: mark("The search ended because every candidate of the space was tried."),
+    SearchEnd.STALLED: mark(
         "The search ended because it found only candidates that are known already or cannot run."
     ),
-    SearchEnd.STOPPED: "The search was stopped; the same command goes on from there.",
+    SearchEnd.STOPPED: mark("The search was stopped; the same command goes on from there."),
 }
 WORTHWHILE_LAUNCHES = 10
 """Fewer launches of the search hardly say more than the baseline alone."""
@@ -67,33 +68,41 @@ WORTHWHILE_LAUNCHES = 10
 
 def answer_text(history: StudyHistory) -> str:
     """Return the whole answer as plain text, lines separated by newlines."""
-    marks = [SIMULATED] if is_simulated(history) else []
+    marks = [simulated_text()] if is_simulated(history) else []
     return "\n".join([*marks, headline(history), *explanation(history)])
+
+
+def simulated_text() -> str:
+    """Return what stands over every page with numbers of a model."""
+    return say(SIMULATED)
 
 
 def headline(history: StudyHistory) -> str:
     """Return the answer in one line."""
     match history.answer.kind if history.answer else None:
         case AnswerKind.IMPROVED:
-            return f"Improved: {_improvement(history)}."
+            return say("Improved: {what}.", what=_improvement(history))
         case AnswerKind.UNCOMPARED:
-            return f"A candidate meets the SLO; {_unknown_improvement(history)}."
+            return say("A candidate meets the SLO; {unknown}.", unknown=_unknown_improvement(history))
         case AnswerKind.FRONT:
             unknown = "" if _has_baseline(history) else f"; {_unknown_improvement(history)}"
-            return f"A Pareto front meets the SLO, and the choice among its points is yours{unknown}."
+            return say(
+                "A Pareto front meets the SLO, and the choice among its points is yours{unknown}.",
+                unknown=unknown,
+            )
         case AnswerKind.KEEP_BASELINE:
             rivals = history.answer.finalists if history.answer else ()
-            why = "no candidate was shown to be better" if rivals else _why_no_rival(history)
-            return f"Keep the baseline: {why}."
+            why = say("no candidate was shown to be better") if rivals else _why_no_rival(history)
+            return say("Keep the baseline: {why}.", why=why)
         case kind:
-            return _PLAIN_HEADLINES[kind]
+            return say(_PLAIN_HEADLINES[kind])
 
 
 def _why_no_rival(history: StudyHistory) -> str:
     records = (trial.record for trial in history.trials)
     if any(record.role is Role.SEARCH and record.durations_s for record in records):
-        return "no other was seen to meet the SLO"
-    return "no other was launched"
+        return say("no other was seen to meet the SLO")
+    return say("no other was launched")
 
 
 def explanation(history: StudyHistory) -> Iterator[str]:
@@ -123,31 +132,41 @@ def trial_name(history: StudyHistory, trial: NumberedTrial) -> str:
     baseline = baseline_of(history)
     changed = differences(history, trial.record.to_candidate())
     if baseline is not None and not changed:
-        return f"trial {trial.number} (the baseline)"
-    return f"trial {trial.number} ({flag_list(changed) or 'as the baseline'})"
+        return say("trial {number} (the baseline)", number=trial.number)
+    what = flag_list(changed) or say("as the baseline")
+    return say("trial {number} ({what})", number=trial.number, what=what)
 
 
 def margin_text(verdict: CeilingVerdict) -> str:
     """Return a ceiling, what was measured, and how much room there is or by how much it is missed."""
     if verdict.value is None:
-        return f"{verdict.ceiling}: nothing was measured"
-    doubt = f", undecided after {verdict.samples} samples" if verdict.decision is Decision.UNDECIDED else ""
-    value = f"{ceiling_value(verdict.ceiling, verdict.value)}{_failed_text(verdict)}"
-    return f"{verdict.ceiling}: measured {value}, {room_text(verdict)} of the limit{doubt}"
+        return say("{ceiling}: nothing was measured", ceiling=verdict.ceiling)
+    is_open = verdict.decision is Decision.UNDECIDED
+    return say(
+        "{ceiling}: measured {value}{failed}, {room} of the limit{doubt}",
+        ceiling=verdict.ceiling,
+        value=ceiling_value(verdict.ceiling, verdict.value),
+        failed=_failed_text(verdict),
+        room=room_text(verdict),
+        doubt=say(", undecided after {samples} samples", samples=verdict.samples) if is_open else "",
+    )
 
 
 def _failed_text(verdict: CeilingVerdict) -> str:
     """Return how many failed requests stand beside the measured value, which is that of the others."""
     if not verdict.failed:
         return ""
-    counted = "1 failed request counts" if verdict.failed == 1 else f"{verdict.failed} failed requests count"
-    return f" ({counted} as beyond it)"
+    if verdict.failed == 1:
+        return say(" (1 failed request counts as beyond it)")
+    return say(" ({count} failed requests count as beyond it)", count=verdict.failed)
 
 
 def room_text(verdict: CeilingVerdict) -> str:
     """Return the margin as a share of the limit."""
     share = percent(abs(verdict.margin_ratio))
-    return f"missed by {share}" if verdict.margin_ratio < 0 else f"room of {share}"
+    if verdict.margin_ratio < 0:
+        return say("missed by {share}", share=share)
+    return say("room of {share}", share=share)
 
 
 def shortfall(history: StudyHistory, trial: NumberedTrial) -> str | None:
@@ -156,18 +175,24 @@ def shortfall(history: StudyHistory, trial: NumberedTrial) -> str | None:
         return None
     confirmed = confirmed_of(history, trial)
     if confirmed is not None and confirmed.failed_launches:
-        return f"{confirmed.failed_launches} of its {confirmed.launches} fresh launches failed"
+        return say(
+            "{failed} of its {all} fresh launches failed",
+            failed=confirmed.failed_launches,
+            all=confirmed.launches,
+        )
     if decision_of(history, trial) is None:
         return not_measured_text(trial.record)
     verdict = verdict_of(history, trial)
     binding = verdict.binding if verdict else None
-    return "no ceiling was judged" if binding is None else margin_text(binding)
+    return say("no ceiling was judged") if binding is None else margin_text(binding)
 
 
 def not_measured_text(record: TrialRecord) -> str:
     """Return what kept a trial from being measured."""
     line = printable(failure_line(record))
-    return f"it was not measured ({failure_kind(record) or 'no verdict'}{': ' if line else ''}{line})"
+    kind = failure_kind(record)
+    what = f"{word(kind) if kind else say('no verdict')}{': ' if line else ''}{line}"
+    return say("it was not measured ({what})", what=what)
 
 
 def nearest_text(history: StudyHistory) -> str | None:
@@ -175,21 +200,23 @@ def nearest_text(history: StudyHistory) -> str | None:
     trial = nearest(history)
     if trial is None:
         return None
-    reason = shortfall(history, trial) or "meets it"
-    return f"The nearest candidate is {trial_name(history, trial)}: {reason}."
+    reason = shortfall(history, trial) or say("meets it")
+    return say("The nearest candidate is {trial}: {reason}.", trial=trial_name(history, trial), reason=reason)
 
 
 def _improvement(history: StudyHistory) -> str:
     """Return what the winner has over the baseline."""
     match _baseline_decision(history):
         case Decision.MISSED:
-            return "a candidate meets the SLO, which the baseline does not"
+            return say("a candidate meets the SLO, which the baseline does not")
         case Decision.UNDECIDED:
-            return "a candidate meets the SLO for certain, and the baseline perhaps not"
+            return say("a candidate meets the SLO for certain, and the baseline perhaps not")
         case _ if len(history.study.slo.goals) > 1:
-            return "a candidate meets the SLO and beats the baseline, without a certain loss in any objective"
+            return say(
+                "a candidate meets the SLO and beats the baseline, without a certain loss in any objective"
+            )
         case _:
-            return "a better candidate than the baseline meets the SLO"
+            return say("a better candidate than the baseline meets the SLO")
 
 
 def _has_baseline(history: StudyHistory) -> bool:
@@ -199,29 +226,31 @@ def _has_baseline(history: StudyHistory) -> bool:
 
 def _unknown_improvement(history: StudyHistory) -> str:
     baseline = baseline_of(history)
-    why = "it was not launched" if baseline is None else not_measured_text(baseline.record)
-    return f"improvement over the baseline is unknown: {why}"
+    why = say("it was not launched") if baseline is None else not_measured_text(baseline.record)
+    return say("improvement over the baseline is unknown: {why}", why=why)
 
 
 def _front_lines(history: StudyHistory) -> Iterator[str]:
     """Yield the front of the search, which nothing has confirmed yet."""
     numbers = ", ".join(str(number) for number in sorted(front(history)))
     if len(history.study.slo.goals) > 1 and numbers:
-        yield f"On the Pareto front of the candidates that meet the SLO: trial {numbers}."
+        yield say(
+            "On the Pareto front of the candidates that meet the SLO: trial {numbers}.", numbers=numbers
+        )
 
 
 def _winner_lines(history: StudyHistory) -> Iterator[str]:
     trial, answer = winner_of(history), history.answer
     if trial is None or answer is None:
         return
-    yield f"Run {trial_name(history, trial)}."
+    yield say("Run {trial}.", trial=trial_name(history, trial))
     yield from _value_lines(history, answer.confirmed_winner)
     if answer.confirmed_winner is None:
-        yield "It was measured once and not launched again: there was no time for it."
+        yield say("It was measured once and not launched again: there was no time for it.")
     yield from _gain_lines(history, answer)
     verdict = verdict_of(history, trial)
     if verdict is not None and verdict.binding is not None:
-        yield f"The ceiling that binds is {margin_text(verdict.binding)}."
+        yield say("The ceiling that binds is {ceiling}.", ceiling=margin_text(verdict.binding))
 
 
 def _value_lines(history: StudyHistory, confirmed: Confirmed | None) -> Iterator[str]:
@@ -229,28 +258,52 @@ def _value_lines(history: StudyHistory, confirmed: Confirmed | None) -> Iterator
     if confirmed is None or not confirmed.values:
         return
     count = len(confirmed.values)
-    over = "in one fresh launch" if count == 1 else f"on average over {count} fresh launches"
+    over = (
+        say("in one fresh launch")
+        if count == 1
+        else say("on average over {count} fresh launches", count=count)
+    )
     for index, goal in enumerate(history.study.slo.goals):
-        yield f"{goal.quantity}: {metric_value(goal.quantity.metric, confirmed.mean(index))} {over}."
+        value = metric_value(goal.quantity.metric, confirmed.mean(index))
+        yield say("{what}: {value} {over}.", what=goal.quantity, value=value, over=over)
 
 
 def _gain_lines(history: StudyHistory, answer: Answer) -> Iterator[str]:
     certainty = percent(1 - answer.error_rate, 2)
-    decision = _baseline_decision(history)
-    if answer.baseline is not None and decision in (Decision.MISSED, Decision.UNDECIDED):
-        binding = answer.baseline.verdict.binding
-        word = "does not meet it" if decision is Decision.MISSED else "may not meet it"
-        yield f"The baseline {word}{f': {margin_text(binding)}' if binding else ''}."
+    yield from baseline_lines(history)
     goals = history.study.slo.goals
     for goal, gain in zip(
         goals, answer.confirmed_winner.gains if answer.confirmed_winner else (), strict=False
     ):
-        of = f" in {goal.quantity}" if len(goals) > 1 else ""
+        of = say(" in {what}", what=goal.quantity) if len(goals) > 1 else ""
         if gain is not None:
-            yield f"Gain over the baseline{of}: {gain_text(gain)}, with {certainty} certainty."
+            yield say(
+                "Gain over the baseline{of}: {gain}, with {certainty} certainty.",
+                of=of,
+                gain=gain_text(gain),
+                certainty=certainty,
+            )
     for rival in answer.finalists if len(goals) == 1 else ():
         if answer.kind is AnswerKind.KEEP_BASELINE and rival.gain is not None:
-            yield f"Trial {rival.trial} gained {gain_text(rival.gain)} ({rival.decision})."
+            yield say(
+                "Trial {number} gained {gain} ({verdict}).",
+                number=rival.trial,
+                gain=gain_text(rival.gain),
+                verdict=word(rival.decision),
+            )
+
+
+def baseline_lines(history: StudyHistory) -> Iterator[str]:
+    """Yield that the baseline does not meet the SLO for certain, if it was launched again and does not."""
+    decision = _baseline_decision(history)
+    if history.answer is None or history.answer.baseline is None or decision is Decision.MET:
+        return
+    binding = history.answer.baseline.verdict.binding
+    why = f": {margin_text(binding)}" if binding else ""
+    if decision is Decision.MISSED:
+        yield say("The baseline does not meet it{why}.", why=why)
+    else:
+        yield say("The baseline may not meet it{why}.", why=why)
 
 
 def _baseline_decision(history: StudyHistory) -> Decision | None:
@@ -265,7 +318,7 @@ def _undecided_lines(history: StudyHistory) -> Iterator[str]:
     verdict = None if trial is None else verdict_of(history, trial)
     if trial is None or verdict is None:
         return
-    yield f"The most promising candidate is {trial_name(history, trial)}."
+    yield say("The most promising candidate is {trial}.", trial=trial_name(history, trial))
     for judged in verdict.ceilings:
         if judged.decision is Decision.UNDECIDED:
             yield f"{margin_text(judged)}. {remedy_text(history.study.slo, judged)}"
@@ -274,7 +327,7 @@ def _undecided_lines(history: StudyHistory) -> Iterator[str]:
 
 def _nearest_lines(history: StudyHistory) -> Iterator[str]:
     text = nearest_text(history)
-    yield text or "No candidate could be measured."
+    yield text or say("No candidate could be measured.")
     yield from _failure_lines(history)
 
 
@@ -285,16 +338,27 @@ def _contender_lines(history: StudyHistory) -> Iterator[str]:
     for confirmed in (*contenders, *alone):
         verdict = confirmed.verdict.binding
         margin = f"; {margin_text(verdict)}" if verdict else ""
-        failed = f", {confirmed.failed_launches} failed" if confirmed.failed_launches else ""
-        yield f"Trial {confirmed.trial}: {confirmed.launches} fresh launches{failed}{margin}."
+        failed = say(", {count} failed", count=confirmed.failed_launches) if confirmed.failed_launches else ""
+        yield say(
+            "Trial {number}: {launches} fresh launches{failed}{margin}.",
+            number=confirmed.trial,
+            launches=confirmed.launches,
+            failed=failed,
+            margin=margin,
+        )
     if not contenders:
-        yield "There was no finalist to launch again."
+        yield say("There was no finalist to launch again.")
     yield from _best_lines(history)
 
 
 def _progress_lines(history: StudyHistory) -> Iterator[str]:
-    counts = f"{len(history.trials)} trials are finished, {history.running} are running or were cut off"
-    yield f"{counts}; {len(measured(history))} candidates were measured."
+    yield say(
+        "{finished} trials are finished, {running} are running or were cut off; {measured} candidates were "
+        "measured.",
+        finished=len(history.trials),
+        running=history.running,
+        measured=len(measured(history)),
+    )
     yield from _front_lines(history)
     yield from _best_lines(history)
     yield from _failure_lines(history)
@@ -309,20 +373,25 @@ def _best_lines(history: StudyHistory) -> Iterator[str]:
         return
     quantity = history.study.slo.goals[0].quantity
     value = metric_value(quantity.metric, best.record.objectives[0])
-    yield f"The best that still stands is {trial_name(history, best)}: {quantity} {value} in the search."
+    yield say(
+        "The best that still stands is {trial}: {what} {value} in the search.",
+        trial=trial_name(history, best),
+        what=quantity,
+        value=value,
+    )
 
 
 def _failure_lines(history: StudyHistory) -> Iterator[str]:
     kinds = failures_by_kind(history)
     if kinds:
-        counts = ", ".join(f"{len(trials)} {kind}" for kind, trials in kinds.items())
-        yield f"Not measured: {counts}."
+        counts = ", ".join(f"{len(trials)} {word(kind)}" for kind, trials in kinds.items())
+        yield say("Not measured: {counts}.", counts=counts)
 
 
 def _search_lines(history: StudyHistory) -> Iterator[str]:
     """Yield why the search ended, and what a later call goes on with."""
     if history.search_end is not None:
-        yield _SEARCH_ENDS[history.search_end]
+        yield say(_SEARCH_ENDS[history.search_end])
     if history.search_end is SearchEnd.TIME:
         yield from _more_time_lines(history)
     due = set(due_again(history.trials))
@@ -332,7 +401,10 @@ def _search_lines(history: StudyHistory) -> Iterator[str]:
         if trial.number in due and trial.record.outcome is Outcome.INTERRUPTED
     ]
     if cut_off:
-        yield f"Cut off, and run again by the same command with more time: trial {', '.join(cut_off)}."
+        numbers = ", ".join(cut_off)
+        yield say(
+            "Cut off, and run again by the same command with more time: trial {numbers}.", numbers=numbers
+        )
 
 
 def _more_time_lines(history: StudyHistory) -> Iterator[str]:
@@ -341,8 +413,11 @@ def _more_time_lines(history: StudyHistory) -> Iterator[str]:
     each_s = expected_trial_s(records)
     if each_s and not any(record.role is Role.SEARCH and record.durations_s for record in records):
         launches = 1 + WORTHWHILE_LAUNCHES + Budget().confirmation_launches
-        yield (
-            f"A trial takes {duration(each_s)}: the baseline, {WORTHWHILE_LAUNCHES} launches of the search "
-            f"and a confirmation of {Budget().confirmation_launches} need {duration(launches * each_s)}; "
-            "fewer --finalists need less."
+        yield say(
+            "A trial takes {each}: the baseline, {search} launches of the search and a confirmation of "
+            "{confirmation} need {all}; fewer --finalists need less.",
+            each=duration(each_s),
+            search=WORTHWHILE_LAUNCHES,
+            confirmation=Budget().confirmation_launches,
+            all=duration(launches * each_s),
         )

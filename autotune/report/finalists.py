@@ -17,6 +17,7 @@ from autotune.report.findings import (
     trial_of,
     verdict_of,
 )
+from autotune.report.language import mark, say, word
 from autotune.report.units import ABSENT, flag_list, flag_value, gain_text, metric_value
 from autotune.search.answer import Confirmed
 from autotune.search.confirmation import NumberedTrial
@@ -67,14 +68,20 @@ def _row(history: StudyHistory, trial: NumberedTrial) -> FinalistRow:
         trial=trial.number,
         part=_part(history, trial),
         flags={name: _flag(trial.record, name) for name in history.study.space.tune},
-        changes=flag_list(changed) or "(as the baseline)",
+        changes=flag_list(changed) or say("(as the baseline)"),
         objectives=_objectives(history, trial),
-        launches=f"{len(confirmed.values)} of {confirmed.launches}" if confirmed else "not confirmed",
+        launches=_launches(confirmed),
         gain=_gains(confirmed),
-        verdict=decision_of(history, trial) or "not measured",
+        verdict=word(decision_of(history, trial) or "not measured"),
         binding=f"{binding.ceiling}: {room_text(binding)}" if binding else ABSENT,
         room=f"{_short(binding.ceiling)}: {room_text(binding)}" if binding else ABSENT,
     )
+
+
+def _launches(confirmed: Confirmed | None) -> str:
+    if confirmed is None:
+        return say("not confirmed")
+    return say("{good} of {all}", good=len(confirmed.values), all=confirmed.launches)
 
 
 def _gains(confirmed: Confirmed | None) -> str:
@@ -94,18 +101,18 @@ def _flag(record: TrialRecord, name: str) -> str:
     if name in record.candidate:
         return flag_value(record.candidate[name])
     effective = record.effective.flags.get(name) if record.effective else None
-    return flag_value(None) if effective is None else f"{flag_value(effective)} (default)"
+    return flag_value(None) if effective is None else say("{value} (default)", value=flag_value(effective))
 
 
 def _part(history: StudyHistory, trial: NumberedTrial) -> str:
     """Return what the candidate is to the study."""
     baseline = baseline_of(history)
     names = {
-        "winner": history.answer is not None and history.answer.winner == trial.number,
-        "baseline": baseline is not None and baseline.number == trial.number,
-        "on the front": history.answer is not None and trial.number in history.answer.front,
+        mark("winner"): history.answer is not None and history.answer.winner == trial.number,
+        mark("baseline"): baseline is not None and baseline.number == trial.number,
+        mark("on the front"): history.answer is not None and trial.number in history.answer.front,
     }
-    return ", ".join(name for name, applies in names.items() if applies) or "candidate"
+    return ", ".join(say(name) for name, applies in names.items() if applies) or say("candidate")
 
 
 def _objectives(history: StudyHistory, trial: NumberedTrial) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ spoken of, and nothing is called better that is not so for certain.
 from collections.abc import Iterator
 
 from autotune.report.findings import baseline_of
+from autotune.report.language import say
 from autotune.report.units import gain_text, metric_value
 from autotune.search.answer import Answer, AnswerKind, Confirmed
 from autotune.search.ledger import StudyHistory
@@ -17,20 +18,21 @@ def confirmed_front_lines(history: StudyHistory) -> Iterator[str]:
     answer = history.answer
     if answer is None or not answer.front:
         return
-    yield (
+    yield say(
         "Confirmed Pareto front (fresh launches that meet the SLO, none beaten by another for certain): "
-        f"trial {_numbers(answer.front)}."
+        "trial {numbers}.",
+        numbers=_numbers(answer.front),
     )
     for confirmed in _everyone(answer):
         if confirmed.trial in answer.front:
             yield _point_text(history, confirmed)
     if answer.dominating:
-        yield (
-            f"Nowhere worse than the baseline on average and somewhere better for certain: "
-            f"trial {_numbers(answer.dominating)}."
+        yield say(
+            "Nowhere worse than the baseline on average and somewhere better for certain: trial {numbers}.",
+            numbers=_numbers(answer.dominating),
         )
     elif answer.baseline is not None and answer.kind is AnswerKind.FRONT:
-        yield "None of them is shown to be better than the baseline without a loss elsewhere."
+        yield say("None of them is shown to be better than the baseline without a loss elsewhere.")
     yield from _choice_lines(history, answer)
 
 
@@ -38,24 +40,29 @@ def _choice_lines(history: StudyHistory, answer: Answer) -> Iterator[str]:
     """Yield how the user takes another point than the named one."""
     command = f"autotune export {history.study.name} --to TARGET --trial N"
     if answer.kind is AnswerKind.FRONT:
-        yield f"Choose one of them: {command}."
+        yield say("Choose one of them: {command}.", command=command)
         return
     if answer.kind is AnswerKind.IMPROVED and len(answer.front) > 1:
-        yield (
-            f"Trial {answer.winner} is named because it beats the baseline without a certain loss, "
-            f"by most in the first objective; for any other point of the front: {command}."
+        yield say(
+            "Trial {number} is named because it beats the baseline without a certain loss, by most in the "
+            "first objective; for any other point of the front: {command}.",
+            number=answer.winner,
+            command=command,
         )
 
 
 def _point_text(history: StudyHistory, confirmed: Confirmed) -> str:
     baseline = baseline_of(history)
-    name = " (the baseline)" if baseline is not None and baseline.number == confirmed.trial else ""
+    is_baseline = baseline is not None and baseline.number == confirmed.trial
     parts = []
     for index, goal in enumerate(history.study.slo.goals):
         gain = confirmed.gains[index] if confirmed.gains else None
-        better = f" (gain {gain_text(gain)})" if gain else ""
+        better = say(" (gain {gain})", gain=gain_text(gain)) if gain else ""
         parts.append(f"{goal.quantity} {metric_value(goal.quantity.metric, confirmed.mean(index))}{better}")
-    return f"Trial {confirmed.trial}{name}: {'; '.join(parts)}."
+    values = "; ".join(parts)
+    if is_baseline:
+        return say("Trial {number} (the baseline): {values}.", number=confirmed.trial, values=values)
+    return say("Trial {number}: {values}.", number=confirmed.trial, values=values)
 
 
 def _everyone(answer: Answer) -> tuple[Confirmed, ...]:

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from autotune.report.answer import SIMULATED, explanation, headline
+from autotune.report.answer import explanation, headline, simulated_text
 from autotune.report.commands import launch_commands
 from autotune.report.finalists import FinalistRow, finalist_rows
 from autotune.report.findings import (
@@ -20,6 +20,7 @@ from autotune.report.findings import (
     is_simulated,
     winner_of,
 )
+from autotune.report.language import say, word
 from autotune.report.units import printable
 from autotune.search.answer import AnswerKind
 from autotune.search.ledger import StudyHistory
@@ -47,14 +48,14 @@ def answer_panel(history: StudyHistory) -> Panel:
     style = _STYLES[history.answer.kind] if history.answer else "white"
     lines = [Text(headline(history), style="bold"), *(Text(line) for line in explanation(history))]
     if is_simulated(history):
-        lines.insert(0, Text(SIMULATED, style="bold magenta"))
-    return Panel(Group(*lines), title=_title(history, "answer"), border_style=style)
+        lines.insert(0, Text(simulated_text(), style="bold magenta"))
+    return Panel(Group(*lines), title=_title(history, say("answer")), border_style=style)
 
 
 def candidates_table(history: StudyHistory) -> Table:
     """Return the baseline and the finalists, a column each, so that their flags stand side by side."""
     rows = finalist_rows(history)
-    table = Table(title=_title(history, "candidates"), title_justify="left", show_header=False)
+    table = Table(title=_title(history, say("candidates")), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     for _ in rows:
         table.add_column(overflow="fold")
@@ -65,13 +66,13 @@ def candidates_table(history: StudyHistory) -> Table:
 
 def failures_table(history: StudyHistory) -> Table:
     """Return the trials that were not measured, by kind, with the decisive line of the last one."""
-    table = Table(title=_title(history, "not measured"), title_justify="left")
-    for head in ("kind", "how many", "trials", "decisive line of the last one"):
+    table = Table(title=_title(history, say("not measured")), title_justify="left")
+    for head in (say("kind"), say("how many"), say("trials"), say("decisive line of the last one")):
         table.add_column(head, overflow="fold")
     for kind, trials in failures_by_kind(history).items():
         numbers = " ".join(str(trial.number) for trial in trials[-_SHOWN_TRIALS:])
         line = printable(failure_line(trials[-1].record))
-        table.add_row(*(Text(cell) for cell in (kind, str(len(trials)), numbers, line)))
+        table.add_row(*(Text(cell) for cell in (word(kind), str(len(trials)), numbers, line)))
     return table
 
 
@@ -83,7 +84,7 @@ def commands_text(history: StudyHistory) -> Text:
     winner = winner_of(history)
     if winner is None:
         return Text()
-    lines = [f"Launch commands of trial {winner.number}:"]
+    lines = [say("Launch commands of trial {number}:", number=winner.number)]
     for command in launch_commands(history.study, winner):
         lines.extend([f"# {command.node}", command.text])
     return Text("\n".join(lines))
@@ -99,17 +100,17 @@ def _parts(history: StudyHistory) -> Iterator[RenderableType]:
 
 def _lines(history: StudyHistory, rows: Sequence[FinalistRow]) -> Iterator[tuple[str, list[str]]]:
     """Yield the name of each line of the table and its cell for every candidate."""
-    yield "", [f"trial {row.trial} {row.part}" for row in rows]
+    yield "", [say("trial {number} {part}", number=row.trial, part=row.part) for row in rows]
     for index, goal in enumerate(history.study.slo.goals):
         yield str(goal.quantity).replace(" at ", "\nat "), [row.objectives[index] for row in rows]
-    yield "gain", [row.gain for row in rows]
-    yield "fresh launches", [row.launches for row in rows]
-    yield "verdict", [row.verdict for row in rows]
-    yield "binding ceiling", [row.room for row in rows]
+    yield say("gain"), [row.gain for row in rows]
+    yield say("fresh launches"), [row.launches for row in rows]
+    yield say("verdict"), [row.verdict for row in rows]
+    yield say("binding ceiling"), [row.room for row in rows]
     for name in history.study.space.tune:
         yield name, [row.flags[name] for row in rows]
 
 
 def _title(history: StudyHistory, what: str) -> str:
-    mark = "SIMULATED " if is_simulated(history) else ""
-    return f"{mark}{history.study.name}: {what}"
+    simulated = f"{say('SIMULATED')} " if is_simulated(history) else ""
+    return f"{simulated}{history.study.name}: {what}"

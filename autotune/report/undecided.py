@@ -9,6 +9,7 @@ import math
 from autotune.interval import SeenShare
 from autotune.load.arrivals import LoadPoint
 from autotune.metrics import opening_wave
+from autotune.report.language import say
 from autotune.slo import ERROR_RATE, CeilingVerdict, Decision, Slo
 from autotune.slo.verdict import decide_share
 
@@ -22,12 +23,21 @@ def remedy_text(slo: Slo, verdict: CeilingVerdict) -> str:
     ceiling = next(each for each in slo.ceilings if each.text == verdict.ceiling)
     point = next(each for each in slo.load if each.label == ceiling.quantity.load)
     key, amount = ("duration_s", point.duration_s) if point.requests is None else ("requests", point.requests)
-    change = f"give {point.label} more {key} than {amount or 0:g} in the SLO file"
+    change = say(
+        "give {load} more {key} than {amount} in the SLO file",
+        load=point.label,
+        key=key,
+        amount=f"{amount or 0:g}",
+    )
     factor = load_factor(slo, verdict)
     if factor is None:
-        return f"To decide it, {change}; a value so near to its limit may stay undecided."
+        return say("To decide it, {change}; a value so near to its limit may stay undecided.", change=change)
     enough = _rounded_up(_enough(point, amount or 0, factor))
-    return f"By the share seen so far about {enough:g} would decide it: {change} (that is a new study)."
+    return say(
+        "By the share seen so far about {enough} would decide it: {change} (that is a new study).",
+        enough=f"{enough:g}",
+        change=change,
+    )
 
 
 def load_factor(slo: Slo, verdict: CeilingVerdict) -> float | None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 
 from autotune.metrics import Metric
+from autotune.report.language import say
 from autotune.search.gains import Gain
 from autotune.slo import parse_ceiling
 from autotune.space import FlagValue
@@ -50,7 +51,9 @@ def duration(value_s: float | None) -> str:
         return f"{significant(value_s)} s"
     minutes, seconds = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    if hours:
+        return say("{hours} h {minutes} min", hours=hours, minutes=minutes)
+    return say("{minutes} min {seconds} s", minutes=minutes, seconds=seconds)
 
 
 def percent(ratio: float | None, digits: int = 3) -> str:
@@ -98,7 +101,7 @@ def flag_value(value: FlagValue | None) -> str:
     """Return a flag's value as a command line spells it; None is what the engine chooses by itself."""
     match value:
         case None:
-            return "(engine's default)"
+            return say("(engine's default)")
         case bool():
             return "true" if value else "false"
         case tuple():
