@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 class Request:
     """One request to be sent. `token_ids` and `text` stay None until a prompt is needed on a wire.
 
+    `said`: questions and answers in turn that stand before `text` (messages of a chat).
     `after` is the index of the earlier turn of a conversation: this one is sent `pause_s` after that has
     ended, and follows it directly in the load.
     """
@@ -30,6 +31,7 @@ class Request:
     due_s: float | None = None
     token_ids: tuple[int, ...] | None = None
     text: str | None = None
+    said: tuple[str, ...] = ()
     after: int | None = None
     pause_s: float = 0.0
 

@@ -1,13 +1,15 @@
 """Datasets: JSONL files of prompts, autotune's own form or ShareGPT's. Reads the disk.
 
-In: a path. Out: `Prompt`s, in the file's order; every bad line is named. Forms of a line:
+In: a path. Out: `Talk`s, in the file's order; every bad line is named. Forms of a line:
     {"prompt": text, "output_tokens": 128}                              output_tokens may be left out
     {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": text}, ...]}
     {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}, ...]}
-Of a conversation the first question is the prompt, and its answer tells the length asked for; one without a
-question and an answer is left out, as vLLM's and SGLang's benches do (benchmark/datasets, ShareGPT).
+Of a conversation every question with its answer is a turn, and the answer tells the length asked for; what
+nobody asked or answered, and what a system said, is left out, as vLLM's and SGLang's benches do
+(benchmark/datasets, ShareGPT), and so is a conversation without a turn.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,18 @@ _ASKS = frozenset({"human", "user"})
 _ANSWERS = frozenset({"gpt", "assistant", "chatgpt", "bing", "bard"})
 
 
-class Prompt(Frozen):
+class Turn(Frozen):
     """One text to be sent; `answer` is the text that once answered it, whose length is to be asked for."""
 
     prompt: str = Field(min_length=1)
     output_tokens: PositiveInt | None = None
-    answer: str | None = Field(default=None, exclude=True)
+    answer: str | None = None
+
+
+class Talk(Frozen):
+    """What one line says: one turn, or those of a conversation in their order."""
+
+    turns: tuple[Turn, ...] = Field(min_length=1)
 
 
 class _Line(Frozen):
@@ -56,33 +64,35 @@ class _ShareGpt(Frozen):
     turns: tuple[_Said, ...]
 
     @property
-    def prompt(self) -> Prompt | None:
-        """The first question with its answer, None if there is no such pair."""
-        for asked, answered in zip(self.turns, self.turns[1:], strict=False):
-            if asked.who in _ASKS and answered.who in _ANSWERS and asked.text and answered.text:
-                return Prompt(prompt=asked.text, answer=answered.text)
-        return None
+    def talk(self) -> Talk | None:
+        """Every question with its answer, None if there is no such pair."""
+        turns = tuple(
+            Turn(prompt=asked.text, answer=answered.text)
+            for asked, answered in pairwise(self.turns)
+            if asked.who in _ASKS and answered.who in _ANSWERS and asked.text and answered.text
+        )
+        return Talk(turns=turns) if turns else None
 
 
 _JSON = TypeAdapter(dict[str, Any])
 
 
-def read_dataset(path: Path) -> tuple[Prompt, ...]:
+def read_dataset(path: Path) -> tuple[Talk, ...]:
     """Read a JSONL file of prompts; blank lines are skipped.
 
     Raises:
         ConfigError: the file cannot be read or has no prompt, or lines are not of a known form (all named).
     """
-    prompts, problems = [], []
+    talks, problems = [], []
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             try:
-                prompts.append(_prompt(line))
+                talks.append(_talk(line))
             except ValidationError as error:
                 problems.append(_line_problem(path, number, error))
     if problems:
         raise ConfigError(problems[:_SHOWN_PROBLEMS])
-    known = tuple(prompt for prompt in prompts if prompt is not None)
+    known = tuple(talk for talk in talks if talk is not None)
     if not known:
         raise ConfigError([Problem("the dataset is empty", path, remedy=_LINE_FORM)])
     return known
@@ -98,14 +108,14 @@ def _lines(path: Path) -> list[str]:
         raise ConfigError([Problem(f"cannot be read: {error}", path, remedy=remedy)]) from error
 
 
-def _prompt(line: str) -> Prompt | None:
+def _talk(line: str) -> Talk | None:
     value = _JSON.validate_json(line, strict=True)
     if "conversations" in value:
-        return _said(value["conversations"], "from", "value").prompt
+        return _said(value["conversations"], "from", "value").talk
     if "messages" in value:
-        return _said(value["messages"], "role", "content").prompt
+        return _said(value["messages"], "role", "content").talk
     own = _Line.model_validate(value, strict=True)
-    return Prompt(prompt=own.prompt, output_tokens=own.output_tokens)
+    return Talk(turns=(Turn(prompt=own.prompt, output_tokens=own.output_tokens),))
 
 
 def _said(turns: object, who: str, text: str) -> _ShareGpt:

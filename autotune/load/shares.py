@@ -44,7 +44,9 @@ def share_of(offered: OfferedLoad, position: int, processes: int) -> OfferedLoad
     else:
         places = _Dealt(count, slots, range(position, slots, processes))
         slots = len(range(position, slots, processes))
-    requests = LazyRequests(len(places), partial(_request_at, offered.requests, places))
+    requests: Sequence[Request] = LazyRequests(len(places), partial(_request_at, offered.requests, places))
+    if isinstance(offered.requests, tuple):  # what others send does not travel along
+        requests = tuple(requests)
     return replace(offered, requests=requests, concurrency=slots)
 
 

@@ -21,6 +21,7 @@ _PATHS: Mapping[Wire, str] = {
     Wire.CHAT: "/v1/chat/completions",
 }
 _DONE = b"[DONE]"
+_ROLES = ("user", "assistant")
 _OPENAI: Mapping[str, object] = {"stream_options": {"include_usage": True}}
 # SGLang and vLLM take these; a strict server refuses a request with a key that it does not know.
 _BEYOND_OPENAI: Mapping[str, object] = {
@@ -184,7 +185,8 @@ def _openai_prompt(request: Request, wire: Wire) -> dict[str, object]:
         return {"prompt": _ids(request) if request.text is None else request.text}
     if request.text is None:
         raise ValueError(f"request {request.index} has no text for the chat endpoint")
-    return {"messages": [{"role": "user", "content": request.text}]}
+    texts = (*request.said, request.text)
+    return {"messages": [{"role": _ROLES[place % 2], "content": text} for place, text in enumerate(texts)]}
 
 
 def _ids(request: Request) -> Sequence[int]:

@@ -328,7 +328,7 @@ def test_a_dataset_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 def test_a_line_separator_inside_a_prompt_does_not_split_the_line(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps({"prompt": "a\u2028b"}, ensure_ascii=False) + "\r\n", encoding="utf-8")
-    assert [line.prompt for line in read_dataset(path)] == ["a\u2028b"]
+    assert [talk.turns[0].prompt for talk in read_dataset(path)] == ["a\u2028b"]
 
 
 def test_a_share_of_the_requests_has_a_shared_prefix() -> None:
@@ -398,11 +398,6 @@ def test_a_mix_of_lengths_has_its_shares() -> None:
     [
         ({"input_tokens": {"mix": {16: 0.9}}}, "add up to 1"),
         ({"conversation": {"turns": 1}}, "greater than or equal to 2"),
-        (
-            {"conversation": {"turns": 2}, "shared_prefix": {"groups": 1, "tokens": 5}},
-            "a conversation is made",
-        ),
-        ({"conversation": {"turns": 2}, "input_tokens": None, "dataset": "a"}, "a conversation is made"),
         (
             {"input_tokens": {"mix": {4: 0.5, 9: 0.5}}, "shared_prefix": {"groups": 1, "tokens": 4}},
             "leaves nothing",

@@ -1,26 +1,20 @@
 """What the load generator measures, against what the real SGLang says of the same requests in /metrics."""
 
 import json
-import os
-import re
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
 from autotune.bench.points import Amount, Sweep, concurrency_ladder
 from autotune.bench.rows import BenchRow, row_of
 from autotune.bench.run import http_endpoint
-from autotune.bench.target import Target, find_target
-from autotune.engine.plan import plan_launch
-from autotune.engine.process import ProcessLauncher
+from autotune.bench.target import Target
 from autotune.load.workload import Workload, offer
-from autotune.space import Candidate, SearchSpace
+from autotune.space import SearchSpace
 from autotune.stalls import StallLimit
-from tests.engine.launcher_contract import Phases
 from tests.real_engine.cpu import SOCKET_VARIABLE
+from tests.real_engine.serving import Told, served
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -30,41 +24,18 @@ INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS = 128, 16, 24
 @pytest.fixture
 def target(cpu_space: Callable[..., SearchSpace], preloaded: Path, tmp_path: Path) -> Iterator[Target]:
     space = cpu_space(environment={SOCKET_VARIABLE: str(preloaded)}, flags={"enable-metrics": True})
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        port, rendezvous_port = first.getsockname()[1], second.getsockname()[1]
-    plan = plan_launch(
-        space,
-        Candidate.of({}),
-        study=f"real-{os.getpid()}",
-        trial="0001",
-        port=port,
-        rendezvous_port=rendezvous_port,
-    )
-    with ProcessLauncher().launch(plan, tmp_path, Phases()):
-        yield find_target(plan.base_url)
+    with served(space, tmp_path) as found:
+        yield found
 
 
-def told(target: Target) -> dict[str, float]:
-    """The sums of the server's metrics, by name, over all labels."""
-    with urlopen(f"{target.base_url}/metrics", timeout=30) as answer:  # noqa: S310 - the server of this test
-        text = answer.read().decode()
-    sums: dict[str, float] = {}
-    for name, value in re.findall(r"^(sglang[:\w]+)(?:\{[^}]*\})? ([\d.e+-]+)$", text, re.MULTILINE):
-        if not name.endswith("_bucket"):
-            sums[name] = sums.get(name, 0.0) + float(value)
-    return sums
-
-
-def measured(target: Target, concurrency: int) -> tuple[BenchRow, dict[str, float]]:
+def measured(target: Target, concurrency: int) -> tuple[BenchRow, Told]:
     """One point, measured once without a warm-up, and by how much the server's metrics grew meanwhile."""
     workload = Workload(input_tokens=INPUT_TOKENS, output_tokens=OUTPUT_TOKENS, seed=concurrency)
     point = concurrency_ladder(workload, [concurrency], Amount(REQUESTS), Sweep.CONCURRENCY)[0]
     offered = offer(workload, point.load, salt=0)
-    before = told(target)
+    before = Told.by(target)
     result = http_endpoint(target)(workload).run(offered)
-    after = told(target)
-    grown = {name: after[name] - before.get(name, 0.0) for name in after}
-    return row_of(point, offered, result, (), StallLimit()), grown
+    return row_of(point, offered, result, (), StallLimit()), Told.by(target).since(before)
 
 
 def test_counts_tokens_and_times_agree_with_the_servers_own(target: Target) -> None:
@@ -75,13 +46,12 @@ def test_counts_tokens_and_times_agree_with_the_servers_own(target: Target) -> N
         row, grown = measured(target, concurrency)
         figures = row.figures
         assert (figures.succeeded, row.template_tokens) == (REQUESTS, 0)
-        assert (grown["sglang:num_requests_total"], grown["sglang:time_to_first_token_seconds_count"]) == (
-            REQUESTS,
-            REQUESTS,
-        )
-        assert grown["sglang:generation_tokens_total"] == figures.output_tokens == REQUESTS * OUTPUT_TOKENS
-        assert grown["sglang:prompt_tokens_total"] == figures.input_tokens == REQUESTS * INPUT_TOKENS
-        client_s, server_s = mean_ttft_s(row), mean(grown, "sglang:time_to_first_token_seconds")
+        sums = grown.sums
+        assert sums["sglang:num_requests_total"] == REQUESTS
+        assert sums["sglang:time_to_first_token_seconds_count"] == REQUESTS
+        assert sums["sglang:generation_tokens_total"] == figures.output_tokens == REQUESTS * OUTPUT_TOKENS
+        assert sums["sglang:prompt_tokens_total"] == figures.input_tokens == REQUESTS * INPUT_TOKENS
+        client_s, server_s = mean_ttft_s(row), grown.mean("sglang:time_to_first_token_seconds")
         print_comparison(concurrency, row, grown)
         # The server's clock runs from the parsed request to the token in its HTTP process, ours from socket
         # to socket, which adds parsing, serialising and the wire: it can only be longer. By much only if
@@ -91,10 +61,10 @@ def test_counts_tokens_and_times_agree_with_the_servers_own(target: Target) -> N
         assert figures.e2e is not None
         assert figures.e2e.mean > client_s
         assert figures.itl is not None
-        assert figures.itl.mean == pytest.approx(mean(grown, "sglang:inter_token_latency_seconds"), rel=0.5)
+        assert figures.itl.mean == pytest.approx(grown.mean("sglang:inter_token_latency_seconds"), rel=0.5)
 
 
-def print_comparison(concurrency: int, row: BenchRow, grown: dict[str, float]) -> None:
+def print_comparison(concurrency: int, row: BenchRow, grown: Told) -> None:
     figures = row.figures
     assert figures.e2e is not None
     assert figures.itl is not None
@@ -102,11 +72,11 @@ def print_comparison(concurrency: int, row: BenchRow, grown: dict[str, float]) -
         "concurrency": concurrency,
         "invalid": row.invalid,
         "client_ttft_mean_ms": 1e3 * mean_ttft_s(row),
-        "server_ttft_mean_ms": 1e3 * mean(grown, "sglang:time_to_first_token_seconds"),
+        "server_ttft_mean_ms": 1e3 * grown.mean("sglang:time_to_first_token_seconds"),
         "client_e2e_mean_ms": 1e3 * figures.e2e.mean,
-        "server_e2e_mean_ms": 1e3 * mean(grown, "sglang:e2e_request_latency_seconds"),
+        "server_e2e_mean_ms": 1e3 * grown.mean("sglang:e2e_request_latency_seconds"),
         "client_itl_mean_ms": 1e3 * figures.itl.mean,
-        "server_itl_mean_ms": 1e3 * mean(grown, "sglang:inter_token_latency_seconds"),
+        "server_itl_mean_ms": 1e3 * grown.mean("sglang:inter_token_latency_seconds"),
         "client_output_tps": figures.output_throughput_tps,
     }
     print(json.dumps(shown))
@@ -117,7 +87,3 @@ def mean_ttft_s(row: BenchRow) -> float:
     steady, ramp = row.figures.ttft, row.figures.ramp_ttft
     parts = [each for each in (steady, ramp) if each is not None]
     return sum(each.mean * each.samples for each in parts) / sum(each.samples for each in parts)
-
-
-def mean(grown: dict[str, float], name: str) -> float:
-    return grown[f"{name}_sum"] / grown[f"{name}_count"]

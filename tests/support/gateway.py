@@ -33,7 +33,7 @@ class Gateway:
 
 def _chunks(body: dict[str, Any], path: str) -> Iterator[dict[str, Any]]:
     is_chat = path.endswith("/chat/completions")
-    prompt = body["messages"][0]["content"] if is_chat else body["prompt"]
+    prompt = " ".join(each["content"] for each in body["messages"]) if is_chat else body["prompt"]
     tokens = (
         len(prompt) if isinstance(prompt, list) else len(prompt.split()) + (TEMPLATE_TOKENS if is_chat else 0)
     )
