@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.load import bodies, generator
+from autotune.load import bodies
 from autotune.load.arrivals import LoadPoint
 from autotune.load.client import HttpEndpoint
 from autotune.load.health import invalid_reason
