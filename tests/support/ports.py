@@ -1,8 +1,18 @@
+"""A port that nobody listens on, and that no outgoing connection takes meanwhile: below the range of those."""
+
+import random
 import socket
+
+_RANGE = (12000, 32000)  # Linux' ip_local_port_range begins at 32768
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that can be bound now; chance keeps tests that run at the same time apart."""
+    for port in random.SystemRandom().sample(range(*_RANGE), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("a hundred ports in a row are taken")
