@@ -6,13 +6,14 @@ Invariant: the tokens of the chunks add up to the server's own count.
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import sub
 
 import numpy as np
 
 from autotune.load.failure import StreamError
 from autotune.load.stream import EventSplitter, objects_in_a_list
-from autotune.load.wire import Progress, Tally, parsed_list, progress_of, read_event
+from autotune.load.wire import Progress, Tally, parsed_list, plain_totals, progress_of, read_event
 from autotune.load.workload import Wire
 from autotune.request import Request, RequestFailure, RequestFailureKind, RequestPhase, RequestRecord
 
@@ -83,9 +84,9 @@ class Attempt:
         if events is None:
             for data, at_s in zip(reads, times_s, strict=True):
                 self.receive(data, at_s)
-            return
-        for event, at_s in zip(events, times_s, strict=True):
-            self._take(progress_of(self._wire, event), at_s)
+        elif not self._receive_plain(events, times_s):
+            for event, at_s in zip(events, times_s, strict=True):
+                self._take(progress_of(self._wire, event), at_s)
 
     def check_end(self) -> None:
         """Judge the body's end.
@@ -114,6 +115,22 @@ class Attempt:
     def failed(self, error: StreamError) -> RequestFailure:
         """Return the failure that an error is in the present phase."""
         return RequestFailure(error.kind, self.phase, error.message)
+
+    def _receive_plain(self, events: Sequence[Mapping[str, object]], times_s: Sequence[float]) -> bool:
+        """Take in events that bring tokens and nothing else, each at a time of its own; else take none."""
+        before = self._tally.output_tokens
+        if self._tally.is_done or self._uncounted_s or self._last_event_s == times_s[0]:
+            return False
+        totals = plain_totals(self._wire, events, before)
+        if totals is None or len(set(times_s)) < len(times_s):
+            return False
+        self._tokens.extend(map(sub, totals, [before, *totals]))
+        self._times_s.extend(times_s)
+        self._token_events += len(events)
+        self._token_reads += len(events)
+        self._last_event_s = times_s[-1]
+        self._tally.add(progress_of(self._wire, events[-1]))
+        return True
 
     def _take(self, progress: Progress, at_s: float) -> None:
         tally = self._tally

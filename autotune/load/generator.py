@@ -164,11 +164,14 @@ class Run:
         return Pulse(self._last_byte_ns, self._busy_since_ns, self._ended)
 
     async def sweep(self) -> None:
-        """Read, once a second, what waits in streams that are still open, until cancelled."""
+        """Read, once a second, what has waited as long in streams that are still open, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_S)
+            long_ago_ns = time.monotonic_ns() - int(_SWEEP_S * 1e9)
             for transcript in self._in_flight:
-                transcript.read_soon()
+                since_ns = transcript.recording.waiting_since_ns
+                if since_ns is not None and since_ns < long_ago_ns:
+                    transcript.read_soon()
 
     def result(self) -> LoadResult:
         """Return the records in the order of their index."""

@@ -10,11 +10,12 @@ from autotune.load.attempt import Attempt
 from autotune.load.backlog import Later
 from autotune.load.clock import LoadClock
 from autotune.load.failure import StreamError
-from autotune.load.transport.recording import MUCH_BYTES, Recording
+from autotune.load.transport.recording import Recording
 from autotune.request import RequestFailure, RequestPhase, RequestRecord
 
 READS_PER_SLICE = 32
 
+_MUCH_BYTES = 4 * 2**10
 _MOST_BYTES = 2**20
 _END_MARKS = (b"[DONE]\n\n", b"[DONE]\r\n\r\n")
 
@@ -43,7 +44,7 @@ class Transcript:
         self._is_stream = True
         self.attempt.answered()
         self.recording.on_part = self._arrived
-        self.recording.on_much = self._much_waits
+        self.recording.on_many = self._many_wait
         self.recording.may_put_off = True
 
     def slices(self) -> Iterator[None]:
@@ -104,10 +105,10 @@ class Transcript:
                 self.on_end_mark()
         elif b'"error"' in payload:
             self.read_all()
-        elif self.recording.waiting > MUCH_BYTES:
-            self._much_waits()
+        elif self.recording.waiting > _MUCH_BYTES:
+            self._many_wait()
 
-    def _much_waits(self) -> None:
+    def _many_wait(self) -> None:
         if self.recording.waiting > _MOST_BYTES:
             self.read_all()
         else:
@@ -128,7 +129,7 @@ class Transcript:
         if self._error is not None:
             return
         try:
-            self.attempt.receive_all(payloads, list(map(self._clock.seconds, stamps_ns)))
+            self.attempt.receive_all(payloads, self._clock.seconds_of(stamps_ns))
         except StreamError as error:
             self._error = error
             self.recording.fail(error)

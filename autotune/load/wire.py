@@ -149,6 +149,26 @@ def parsed_list(objects: bytes, count: int) -> list[dict[str, object]] | None:
     return events if len(events) == count and all(type(event) is dict for event in events) else None
 
 
+def plain_totals(wire: Wire, events: Sequence[Mapping[str, object]], above: int) -> list[int] | None:
+    """Return the total of output tokens after each event if they say nothing else that changes.
+
+    None if one is an error or the end, brings no token beyond those `above` which it stands, or differs from
+    the others in its counts of the prompt: then they are to be taken one by one.
+    """
+    counts_of = _generate_counts if wire is Wire.GENERATE else _openai_counts
+    totals: list[int] = []
+    same: tuple[object, object] | None = None
+    for event in events:
+        total, prompt = counts_of(event)
+        if type(total) is not int or total <= above or prompt != (same or prompt):
+            return None
+        if "error" in event or event.get("object") == "error":
+            return None
+        totals.append(total)
+        above, same = total, prompt
+    return totals
+
+
 def progress_of(wire: Wire, event: Mapping[str, object]) -> Progress:
     """Return what a parsed event says.
 
@@ -242,6 +262,24 @@ def _openai_progress(event: Mapping[str, object]) -> Progress:
         _has_text(choice),
         _finish(choice.get("finish_reason")),
     )
+
+
+def _generate_counts(event: Mapping[str, object]) -> tuple[object, tuple[object, object]]:
+    """Return the total of output tokens, None at an end, and what is said of the prompt."""
+    about = event.get("meta_info")
+    if type(about) is not dict or about.get("finish_reason") is not None:
+        return None, (None, None)
+    return about.get("completion_tokens"), (about.get("prompt_tokens"), about.get("cached_tokens"))
+
+
+def _openai_counts(event: Mapping[str, object]) -> tuple[object, tuple[object, object]]:
+    """Return the same for OpenAI's wires."""
+    choices, usage = event.get("choices"), event.get("usage")
+    if type(choices) is not list or type(usage) is not dict:
+        return None, (None, None)
+    if choices and _mapping(choices[0]).get("finish_reason") is not None:
+        return None, (None, None)
+    return usage.get("completion_tokens"), (usage.get("prompt_tokens"), usage.get("prompt_tokens_details"))
 
 
 def _has_text(choice: Mapping[str, object]) -> bool:

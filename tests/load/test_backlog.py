@@ -2,6 +2,9 @@ import asyncio
 from collections.abc import Iterator
 from itertools import pairwise
 
+import pytest
+
+from autotune.load import backlog as backlog_module
 from autotune.load.backlog import Backlog
 
 
@@ -11,7 +14,10 @@ def job(name: str, slices: int, done: list[str]) -> Iterator[None]:
         yield
 
 
-def test_one_slice_is_done_per_turn_of_the_loop_and_jobs_in_order() -> None:
+def test_a_turn_of_the_loop_does_no_more_than_its_time_allows_and_jobs_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog_module, "_TURN_NS", 0)
     done: list[str] = []
 
     async def main() -> None:
@@ -31,7 +37,24 @@ def test_one_slice_is_done_per_turn_of_the_loop_and_jobs_in_order() -> None:
     assert done == ["a0", "a1", "b0"]
 
 
-def test_work_that_has_piled_up_is_done_faster() -> None:
+def test_work_that_comes_later_is_done_too() -> None:
+    async def main() -> list[str]:
+        done: list[str] = []
+        backlog = Backlog()
+        working = asyncio.create_task(backlog.work())
+        for name in "abc":
+            backlog.add(job(name, 1, done))
+            while len(done) < 1 + "abc".index(name):  # noqa: ASYNC110 - what is waited for is a plain list
+                await asyncio.sleep(0.001)
+        working.cancel()
+        return done
+
+    assert asyncio.run(main()) == ["a0", "b0", "c0"]
+
+
+def test_work_that_has_piled_up_is_done_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog_module, "_TURN_NS", 0)
+
     async def turns_for(jobs: int) -> int:
         done: list[str] = []
         backlog = Backlog()

@@ -28,7 +28,7 @@ from autotune.load.transport.framing import (
     body_after,
 )
 from autotune.load.transport.readers import Readers
-from autotune.load.transport.recording import Recording
+from autotune.load.transport.recording import MANY_READS, Recording
 from autotune.load.transport.tls import TlsSession
 
 READ_BYTES = 16384
@@ -80,7 +80,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._tls = tls
-        self._clock = clock
+        self._receive_into = sock.recvmsg_into
+        self._stamp_ns = clock.stamp_ns
         self._limits = limits
         self._released = released
         self._buffers = [buffer or bytearray(READ_BYTES)]
@@ -169,20 +170,31 @@ class Connection:
 
     def _on_readable(self) -> None:
         try:
-            size, ancillary, _, _ = self._socket.recvmsg_into(self._buffers, ANCILLARY_BYTES)
-            data = bytes(self._read[:size])
-            at_ns = self._clock.stamp_ns(ancillary)
-            if self._putting_off is not None and data.endswith(_EVENT_END) and _ERROR not in data:
-                self._putting_off.put_off(at_ns, data)
-                return
-            is_end = not data
-            if self._tls is not None:
-                data, is_end = self._decrypted(self._tls, data)
+            size, ancillary, _, _ = self._receive_into(self._buffers, ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.fail(_read_error(error))
             return
+        data, at_ns = bytes(self._read[:size]), self._stamp_ns(ancillary)
+        recording = self._putting_off
+        if recording is None or not data.endswith(_EVENT_END) or _ERROR in data:
+            self._receive(data, at_ns)
+            return
+        recording.raw_stamps_ns.append(at_ns)
+        recording.raw.append(data)
+        if not len(recording.raw) % MANY_READS:
+            recording.on_many()
+
+    def _receive(self, data: bytes, at_ns: int) -> None:
+        """Take in a read that may end something; an empty one is the end of the stream."""
+        is_end = not data
+        if self._tls is not None:
+            try:
+                data, is_end = self._decrypted(self._tls, data)
+            except OSError as error:
+                self.fail(_read_error(error))
+                return
         self._settle()
         if data:
             self._take(data, at_ns)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from autotune.load.transport.framing import Head
 
-MUCH_BYTES = 4 * 2**10
+MANY_READS = 16
 
 
 def _ignore(payload: bytes) -> None:
@@ -31,24 +31,24 @@ class Recording:
     """One request's bytes in the making, times in monotonic nanoseconds.
 
     `asked_ns`: the transport was called; `begun_ns`: a connection was there; `sent_ns`: the last byte is
-    about to be handed to the kernel; `ended_ns`: the last byte of the body arrived. `last_ns`:
-    the last byte so far. `on_head` is called once, before anything of the body is kept; `on_part` with the
-    payload of each read that brought some; `waiting` counts the bytes that were not taken yet.
-    With `may_put_off`, the connection may keep reads that end nothing as they came (`put_off`) and look into
-    them only at `settle`; `on_much` is then called at each of them beyond `MUCH_BYTES` waiting.
+    about to be handed to the kernel; `ended_ns`: the last byte of the body arrived. `on_head` is called
+    once, before anything of the body is kept; `on_part` with the payload of each read that brought some.
+    With `may_put_off`, the connection may put reads that end nothing into `raw` as they came, with their
+    stamps, and look into them only at `settle`; it calls `on_many` whenever there are `MANY_READS` more.
     """
 
     __slots__ = (
+        "_last_ns",
+        "_parts_bytes",
         "asked_ns",
         "begun_ns",
         "body_bytes",
         "end",
         "ended_ns",
         "error",
-        "last_ns",
         "may_put_off",
         "on_head",
-        "on_much",
+        "on_many",
         "on_part",
         "parts",
         "raw",
@@ -56,7 +56,6 @@ class Recording:
         "sent_ns",
         "settle",
         "stamps_ns",
-        "waiting",
     )
 
     def __init__(self, on_part: Callable[[bytes], None] = _ignore) -> None:
@@ -74,19 +73,19 @@ class Recording:
         self.may_put_off = False
         self.raw: list[bytes] = []
         self.raw_stamps_ns = array("q")
-        self.on_much: Callable[[], None] = _nothing
+        self.on_many: Callable[[], None] = _nothing
         self.settle: Callable[[], None] = _nothing
-        self.last_ns: int | None = None
+        self._last_ns: int | None = None
         self.body_bytes = 0
-        self.waiting = 0
+        self._parts_bytes = 0
 
     def add(self, at_ns: int, payload: bytes) -> None:
         """Keep what a read brought."""
         self.stamps_ns.append(at_ns)
         self.parts.append(payload)
         self.body_bytes += len(payload)
-        self.waiting += len(payload)
-        self.last_ns = at_ns
+        self._parts_bytes += len(payload)
+        self._last_ns = at_ns
         self.on_part(payload)
 
     def add_all(self, stamps_ns: Sequence[int], payloads: Sequence[bytes]) -> None:
@@ -95,35 +94,46 @@ class Recording:
         self.parts.extend(payloads)
         size = sum(map(len, payloads))
         self.body_bytes += size
-        self.waiting += size
+        self._parts_bytes += size
 
-    def put_off(self, at_ns: int, data: bytes) -> None:
-        """Keep a read as it came."""
-        self.raw_stamps_ns.append(at_ns)
-        self.raw.append(data)
-        self.last_ns = at_ns
-        self.waiting += len(data)
-        if self.waiting > MUCH_BYTES:
-            self.on_much()
+    @property
+    def last_ns(self) -> int | None:
+        """When the last byte so far arrived."""
+        return self.raw_stamps_ns[-1] if self.raw_stamps_ns else self._last_ns
+
+    @property
+    def waiting_since_ns(self) -> int | None:
+        """When the oldest read that was not taken yet arrived."""
+        return next(iter(self.stamps_ns or self.raw_stamps_ns), None)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes were not taken yet."""
+        return self._parts_bytes + sum(map(len, self.raw))
 
     def pick_up(self) -> "tuple[array[int], list[bytes]]":  # 3.11 has no array[int] at run time
         """Return what was put off, which is from now on the caller's."""
         stamps_ns, raw = self.raw_stamps_ns, self.raw
+        self._last_ns = self.last_ns
         self.raw_stamps_ns, self.raw = array("q"), []
-        self.waiting -= sum(map(len, raw))
         return stamps_ns, raw
 
     def take_many(self, most: int) -> tuple[list[int], list[bytes]]:
         """Return the oldest reads that were not taken yet."""
-        count = min(most, len(self.parts))
-        payloads = [self.parts.popleft() for _ in range(count)]
-        self.waiting -= sum(map(len, payloads))
-        return [self.stamps_ns.popleft() for _ in range(count)], payloads
+        if len(self.parts) <= most:
+            stamps_ns, payloads = list(self.stamps_ns), list(self.parts)
+            self.stamps_ns.clear()
+            self.parts.clear()
+        else:
+            payloads = [self.parts.popleft() for _ in range(most)]
+            stamps_ns = [self.stamps_ns.popleft() for _ in range(most)]
+        self._parts_bytes -= sum(map(len, payloads))
+        return stamps_ns, payloads
 
     def take(self) -> tuple[int, bytes]:
         """Return the oldest read that was not taken yet."""
         payload = self.parts.popleft()
-        self.waiting -= len(payload)
+        self._parts_bytes -= len(payload)
         return self.stamps_ns.popleft(), payload
 
     async def more(self) -> None:
