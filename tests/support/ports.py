@@ -1,4 +1,4 @@
-"""A port that nobody listens on, and that no outgoing connection takes meanwhile: below the range of those."""
+"""A port that nobody listens on, and that no outgoing connection takes meanwhile: below their range."""
 
 import random
 import socket
