@@ -1,16 +1,13 @@
 """One load point taken apart: every latency from every clock, with sample sizes and exact intervals.
 
-Pure. In: a `Measurement`. Out: a `Breakdown`, plain data for tables and files. Definitions, per request
-(sent: its bytes left; scheduled: it was due; first, last: arrival of the first and last chunk with tokens;
-n: output tokens by the server's count), over the good requests of the steady window (see `metrics`):
-    ttft            first - sent               ttft_scheduled   first - scheduled (shows a client's queue)
-    tpot            (last - first) / (n - 1)   e2e              last - sent; e2e_scheduled: last - scheduled
-    itl             per token: gap before a chunk / tokens in it, once for each of them
-    chunk_gap       per chunk: gap before a chunk, once: what a reader of the stream sees
-    dispatch_delay  sent - scheduled           ramp_ttft        ttft of the requests before the steady window
-    hit_ttft        ttft where at least half of the prompt was cached, by the server; cold_ttft: the others
+Pure. In: a `Measurement`. Out: a `Breakdown`, plain data for tables and files. Over the good requests of the
+steady window (see `metrics`), with latencies as in `latency`:
+    ttft, e2e       from sent, whatever the loop; ttft_scheduled, e2e_scheduled: a queue in the client shows
+    itl, chunk_gap  per token and per chunk: the two views of a chunk with several tokens
+    ramp_ttft       ttft of the requests before the steady window
+    hit_ttft        ttft where at least half of the prompt was cached, by the server; cold_ttft: the others;
+                    neither where no answer told cached tokens (if some did, the silent ones had none)
     stalls          requests of all that were sent in which `stalls` finds one, as a share with its interval
-    goodput         requests per second that kept every limit given (as in `metrics`)
     single_stream   1 / (median tpot): tokens per second that one user reads
 Percentiles interpolate linearly. Their intervals are of order statistics (`interval`, 95 %). The gaps of one
 request are not independent, so gaps get the interval of as many samples as there were requests: wider than
@@ -25,6 +22,15 @@ from numpy.typing import NDArray
 
 from autotune.document import Frozen
 from autotune.interval import percentile_interval, share_interval
+from autotune.latency import (
+    chunk_gaps_s,
+    dispatch_delay_s,
+    e2e_s,
+    has_latency,
+    token_gaps_s,
+    tpot_s,
+    ttft_s,
+)
 from autotune.metrics import Measurement, Metric
 from autotune.request import RequestRecord
 from autotune.stalls import Stall, StallLimit, stalls
@@ -101,7 +107,7 @@ class Breakdown(Frozen):
     goodput_rps: float | None
     single_stream_tps: float | None
     input_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
     output_tokens: int
 
 
@@ -109,10 +115,10 @@ def break_down(
     measurement: Measurement, stall: StallLimit, limits_s: dict[Metric, float] | None = None
 ) -> Breakdown:
     """Return a measurement's figures; `limits_s` are per-request limits on ttft, tpot and e2e for goodput."""
-    good = [record for record in measurement.steady if _is_good(record)]
+    good = list(filter(has_latency, measurement.steady))
     steady = {record.index for record in measurement.steady}
-    ramp = [record for record in measurement.records if _is_good(record) and record.index not in steady]
-    tpot = _distribution([each for record in good if (each := _tpot_s(record)) is not None])
+    ramp = [record for record in measurement.records if has_latency(record) and record.index not in steady]
+    tpot = _distribution([each for record in good if (each := tpot_s(record)) is not None])
     found = stalls(measurement.records, stall)
     return Breakdown(
         sent=len(measurement.records),
@@ -121,7 +127,7 @@ def break_down(
         window_s=sum(end - start for start, end in measurement.windows_s),
         is_steady=measurement.is_steady,
         **_latencies(good),
-        ramp_ttft=_distribution([_ttft_s(record) for record in ramp]),
+        ramp_ttft=_distribution([ttft_s(record) for record in ramp]),
         tpot=tpot,
         stalls=_share(len(found), len(measurement.records)),
         stalled=tuple(map(_stall_row, found)),
@@ -131,61 +137,39 @@ def break_down(
         goodput_rps=None if limits_s is None else measurement.goodput_rps(limits_s),
         single_stream_tps=1 / tpot.p50.value if tpot is not None and tpot.p50.value > 0 else None,
         input_tokens=sum(record.input_tokens for record in measurement.records),
-        cached_tokens=sum(record.cached_tokens for record in measurement.records),
+        cached_tokens=_cached_tokens(measurement.records),
         output_tokens=sum(record.output_tokens for record in measurement.records),
     )
 
 
 def _latencies(good: Sequence[RequestRecord]) -> dict[str, Distribution | None]:
-    hits = [record for record in good if record.cached_tokens >= _HIT_SHARE * record.input_tokens]
-    is_hit = {record.index for record in hits}
-    per_token, per_chunk = _gaps_s(good)
+    hits, cold = _by_cache(good)
+    per_token, _ = token_gaps_s(good)
     return {
-        "ttft": _distribution([_ttft_s(record) for record in good]),
-        "ttft_scheduled": _distribution([_first_s(record) - record.scheduled_s for record in good]),
-        "cold_ttft": _distribution([_ttft_s(record) for record in good if record.index not in is_hit]),
-        "hit_ttft": _distribution([_ttft_s(record) for record in hits]),
+        "ttft": _distribution([ttft_s(record) for record in good]),
+        "ttft_scheduled": _distribution([ttft_s(record, from_scheduled=True) for record in good]),
+        "cold_ttft": _distribution([ttft_s(record) for record in cold]),
+        "hit_ttft": _distribution([ttft_s(record) for record in hits]),
         "itl": _distribution(per_token, requests=len(good)),
-        "chunk_gap": _distribution(per_chunk, requests=len(good)),
-        "e2e": _distribution([_last_s(record) - _sent_s(record) for record in good]),
-        "e2e_scheduled": _distribution([_last_s(record) - record.scheduled_s for record in good]),
-        "dispatch_delay": _distribution([_sent_s(record) - record.scheduled_s for record in good]),
+        "chunk_gap": _distribution(chunk_gaps_s(good), requests=len(good)),
+        "e2e": _distribution([e2e_s(record) for record in good]),
+        "e2e_scheduled": _distribution([e2e_s(record, from_scheduled=True) for record in good]),
+        "dispatch_delay": _distribution([dispatch_delay_s(record) for record in good]),
     }
 
 
-def _is_good(record: RequestRecord) -> bool:
-    return record.failure is None and len(record.chunk_times_s) > 0
+def _by_cache(good: Sequence[RequestRecord]) -> tuple[list[RequestRecord], list[RequestRecord]]:
+    """Return the cache's hits and the others; neither where nobody told."""
+    if all(record.cached_tokens is None for record in good):
+        return [], []
+    hits = [record for record in good if (record.cached_tokens or 0) >= _HIT_SHARE * record.input_tokens]
+    is_hit = {record.index for record in hits}
+    return hits, [record for record in good if record.index not in is_hit]
 
 
-def _sent_s(record: RequestRecord) -> float:
-    return record.scheduled_s if record.sent_s is None else record.sent_s
-
-
-def _first_s(record: RequestRecord) -> float:
-    return float(record.chunk_times_s[0])
-
-
-def _last_s(record: RequestRecord) -> float:
-    return float(record.chunk_times_s[-1])
-
-
-def _ttft_s(record: RequestRecord) -> float:
-    return _first_s(record) - _sent_s(record)
-
-
-def _tpot_s(record: RequestRecord) -> float | None:
-    if record.output_tokens < 2:  # noqa: PLR2004 - one token has no time per token after it
-        return None
-    return (_last_s(record) - _first_s(record)) / (record.output_tokens - 1)
-
-
-def _gaps_s(records: Sequence[RequestRecord]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the gaps once for each token, shared evenly among a chunk's, and once for each chunk."""
-    gaps = [np.diff(record.chunk_times_s) for record in records]
-    tokens = [record.chunk_tokens[1:] for record in records]
-    per_token = [np.repeat(gap / np.maximum(new, 1), new) for gap, new in zip(gaps, tokens, strict=True)]
-    nothing: NDArray[np.float64] = np.empty(0)
-    return np.concatenate([nothing, *per_token]), np.concatenate([nothing, *gaps])
+def _cached_tokens(records: Sequence[RequestRecord]) -> int | None:
+    told = [record.cached_tokens for record in records if record.cached_tokens is not None]
+    return sum(told) if told else None
 
 
 def _distribution(

@@ -257,6 +257,12 @@ def bench(
     output_tokens: Annotated[int, typer.Option(min=1, help="Answer tokens without a workload.")] = 256,
     requests: Annotated[int | None, typer.Option(min=1, help="Requests per point.")] = None,
     duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds per point instead.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="One load whose rate climbs through these, such as 1,2,4.")
+    ] = None,
+    ramp: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds over which a concurrency's first requests start.")
+    ] = None,
     arrivals: Annotated[str | None, typer.Option(help="poisson, constant or gamma, for rates.")] = None,
     burstiness: Annotated[float | None, typer.Option(help="Shape of gamma arrivals; 1 is Poisson.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Replay this JSONL or CSV file's arrivals.")] = None,
@@ -278,7 +284,8 @@ def bench(
     from autotune.bench.command import bench as run_bench
 
     options = Options(
-        concurrency=concurrency, rate=rate, lengths=lengths, search=search, protocol=protocol,
+        concurrency=concurrency, rate=rate, steps=steps, ramp_s=ramp, lengths=lengths, search=search,
+        protocol=protocol,
         workload=workload, slo=slo, input_tokens=input_tokens, output_tokens=output_tokens,
         endpoint=endpoint,
         tokenizer=tokenizer, requests=requests, duration_s=duration, arrivals=arrivals,

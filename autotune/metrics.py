@@ -1,11 +1,10 @@
 """Raw request records to a measurement: latency samples, rates, error ratio.
 
-Pure; the only place where a metric is defined.
+Pure; the only place where samples become metrics. Latencies of a request are those of `latency`.
 
-Definitions, per request (times in seconds, sent = the request's bytes left, first/last = arrival of the first
-and last chunk with tokens, n = output tokens by the server's count):
-    ttft = first - sent        tpot = (last - first) / (n - 1)        e2e = last - sent
-    itl  = gap between successive chunks / tokens of the later one, once for each of those tokens
+Rates are per second of the window: output_throughput = tokens that arrived in it, request_throughput =
+requests that ended well in it, total_throughput = tokens that arrived and prompts of requests that ended well
+in it, goodput = requests that ended well in it within every limit given. error_ratio = failed / sent.
 Open loop: ttft and e2e count from the scheduled time, so that a late client or engine cannot hide a queue.
 Steady window of a closed loop with at least two waves: from the first completion, or the end of the opening
 wave if that is later, to the last dispatch. The opening wave (as many requests as there are slots, those that
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from autotune.document import Frozen
 from autotune.interval import SeenShare, percentile_interval
+from autotune.latency import e2e_s, has_latency, token_gaps_s, tpot_s, ttft_s
 from autotune.request import RequestFailureKind, RequestRecord
 
 
@@ -207,7 +207,7 @@ class Measurement:
             f"{record.failure.kind}/{record.failure.phase}" for record in self.records if record.failure
         )
         prompt = sum(record.input_tokens for record in self.steady)
-        cached = sum(record.cached_tokens for record in self.steady)
+        cached = sum(record.cached_tokens or 0 for record in self.steady)
         return PointSummary(
             sent=len(self.records),
             succeeded=self.served,
@@ -223,10 +223,10 @@ class Measurement:
         )
 
     def _gather(self, metric: Metric) -> Samples:
-        good = [record for record in self.steady if record.failure is None and record.output_tokens]
+        good = list(filter(has_latency, self.steady))
         failed = np.array([record.index for record in self.steady if _has_failed(record)], dtype=np.int64)
         if metric is Metric.ITL:
-            return Samples(*_gaps(good), failed)
+            return Samples(*token_gaps_s(good), failed)
         values = [(self._latency_s(record, metric), record.index) for record in good]
         known = [(value, index) for value, index in values if value is not None]
         return Samples(
@@ -237,13 +237,9 @@ class Measurement:
 
     def _latency_s(self, record: RequestRecord, metric: Metric) -> float | None:
         """Return one request's ttft, tpot or e2e; None for the tpot of a single token."""
-        first_s, last_s = float(record.chunk_times_s[0]), float(record.chunk_times_s[-1])
         if metric is Metric.TPOT:
-            return (last_s - first_s) / (record.output_tokens - 1) if record.output_tokens > 1 else None
-        origin_s = record.sent_s
-        if self.is_open_loop or origin_s is None:
-            origin_s = record.scheduled_s
-        return (first_s if metric is Metric.TTFT else last_s) - origin_s
+            return tpot_s(record)
+        return (ttft_s if metric is Metric.TTFT else e2e_s)(record, from_scheduled=self.is_open_loop)
 
     @property
     def _length_s(self) -> float:
@@ -331,18 +327,6 @@ def _has_failed(record: RequestRecord) -> bool:
 
 def _distinct(owner: NDArray[np.int64]) -> int:
     return int(np.count_nonzero(np.bincount(owner)))
-
-
-def _gaps(records: Sequence[RequestRecord]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return all inter-token latencies and their owners; a chunk of several tokens counts once for each."""
-    times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in records)])
-    tokens = np.concatenate([_NOTHING, *(record.chunk_tokens for record in records)])
-    chunks = np.array([len(record.chunk_times_s) for record in records], dtype=np.int64)
-    owner = np.repeat(np.array([record.index for record in records], dtype=np.int64), chunks)
-    is_later = np.ones(len(times_s), dtype=bool)
-    is_later[np.cumsum(chunks) - chunks] = False
-    gaps_s = np.diff(times_s, prepend=0.0)[is_later] / np.maximum(tokens[is_later], 1)
-    return np.repeat(gaps_s, tokens[is_later]), np.repeat(owner[is_later], tokens[is_later])
 
 
 def _summarise(samples: Samples) -> LatencySummary | None:

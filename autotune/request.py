@@ -103,7 +103,8 @@ class RequestRecord:
 
     `chunk_times_s[i]` is when the i-th chunk that carried tokens arrived and `chunk_tokens[i]` how many
     output tokens were new in it; both are empty for a request that failed before its first token.
-    `output_tokens` is the server's own count (usage), not the number of chunks.
+    `output_tokens` is the server's own count (usage), not the number of chunks; `cached_tokens` is None where
+    the server did not tell it.
     """
 
     index: int
@@ -112,7 +113,7 @@ class RequestRecord:
     ended_s: float
     input_tokens: int
     output_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
     chunk_times_s: NDArray[np.float64]
     chunk_tokens: NDArray[np.int64]
     failure: RequestFailure | None = None

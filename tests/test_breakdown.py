@@ -52,6 +52,16 @@ def test_cold_and_cached_waits_are_told_apart() -> None:
     assert (found.tpot, found.itl, found.single_stream_tps) == (None, None, None)
 
 
+def test_where_no_answer_tells_cached_tokens_nothing_is_called_cold() -> None:
+    silent = [record(number, input_tokens=100, cached_tokens=None) for number in range(3)]
+    found = broken_down(*silent)
+    assert (found.cold_ttft, found.hit_ttft, found.cached_tokens) == (None, None, None)
+    found = broken_down(*silent, record(3, input_tokens=100, cached_tokens=60))
+    assert found.cold_ttft is not None
+    assert found.hit_ttft is not None
+    assert (found.cold_ttft.samples, found.hit_ttft.samples, found.cached_tokens) == (3, 1, 60)
+
+
 def test_the_ramp_stands_apart_from_the_steady_window() -> None:
     found = broken_down(*steady_records([0.2] * 30, concurrency=5), concurrency=5)
     assert found.is_steady

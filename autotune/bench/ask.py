@@ -19,6 +19,7 @@ from autotune.bench.points import (
     BenchPoint,
     Sweep,
     article,
+    climb,
     concurrency_ladder,
     fitting,
     length_sweep,
@@ -41,7 +42,8 @@ _SEARCH = re.compile(r"(?P<kind>concurrency|rate)(?::(?P<low>[\d.]+)-(?P<high>[\
 _SEARCHED = {"concurrency": (1.0, 512.0), "rate": (0.25, 64.0)}
 _SAID_BY_SLO = {
     **{name: f"--{name}" for name in ("concurrency", "rate", "lengths", "search", "protocol", "workload")},
-    **{name: f"--{name}" for name in ("requests", "arrivals", "burstiness", "trace")},
+    **{name: f"--{name}" for name in ("requests", "arrivals", "burstiness", "trace", "steps")},
+    "ramp_s": "--ramp",
     "duration_s": "--duration",
     "ceilings": "--ceiling",
 }
@@ -58,6 +60,7 @@ class Options:
 
     concurrency: str | None = None
     rate: str | None = None
+    steps: str | None = None
     lengths: str | None = None
     search: str | None = None
     protocol: str | None = None
@@ -72,6 +75,7 @@ class Options:
     duration_s: float | None = None
     arrivals: str | None = None
     burstiness: float | None = None
+    ramp_s: float | None = None
     trace: Path | None = None
     ceilings: tuple[str, ...] = ()
     stall_below_tps: float = 1.0
@@ -108,7 +112,7 @@ def plan_of(options: Options, target: Target) -> Plan:
 
 
 def _plan(options: Options, target: Target) -> Plan:
-    amount = Amount(options.requests, options.duration_s)
+    amount = Amount(options.requests, options.duration_s, options.ramp_s)
     if options.requests is not None and options.duration_s is not None:
         raise ConfigError("give either --requests or --duration")
     slo = _slo(options)
@@ -181,6 +185,9 @@ def _points(
         points += rate_ladder(workload, _numbers("--rate", options.rate, float), amount, arrivals)
     elif options.trace is not None and options.search is None:
         points.append(_replay(options.trace, workload, amount))
+    if options.steps is not None:
+        steps = _numbers("--steps", options.steps, float)
+        points.append(climb(workload, steps, amount, arrivals))
     if not points and options.search is None:
         points = concurrency_ladder(workload, DEFAULT_CONCURRENCIES, amount)
     return points

@@ -5,6 +5,7 @@ keeps them), 130 if it was stopped. Talks to the server, the console and the dis
 measured before Ctrl-C is shown and written all the same.
 """
 
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from autotune.bench.rows import BenchReport, BenchRow
 from autotune.bench.run import Bench, http_endpoint
 from autotune.bench.table import show, summary_line, write_csv, write_json
 from autotune.bench.target import Target, find_target
+from autotune.report.units import duration
 
 STOPPED_EXIT_CODE = 130
 
@@ -53,7 +55,7 @@ def bench(
 
 def _measured(target: Target, plan: Plan, console: Console) -> tuple[BenchReport, bool]:
     with console.status("looking at the server") as status:
-        progress = _Progress(console, status)
+        progress = _Progress(console, status, len(plan.points))
         runner = Bench(
             target, plan.asked, http_endpoint(target, progress.ended), progress.begin, progress.end
         )
@@ -71,20 +73,28 @@ def _measured(target: Target, plan: Plan, console: Console) -> tuple[BenchReport
 class _Progress:
     """A line for every point that is done and, on a terminal, one that tells how far the present one is."""
 
-    def __init__(self, console: Console, status: Status) -> None:
+    def __init__(self, console: Console, status: Status, points: int) -> None:
         self._console = console
         self._status = status
+        self._points = points
+        self._begun = 0
+        self._began_s = 0.0
         self._point = ""
+        self._amount = ""
 
     def begin(self, point: BenchPoint) -> None:
-        """Tell what is measured now."""
-        amount = f"{point.load.requests} requests" if point.load.requests else f"{point.load.duration_s:g} s"
-        self._point = f"{point.sweep}: {point.label}, {amount}"
+        """Tell what is measured now; a search has no known number of points."""
+        self._begun += 1
+        self._began_s = time.monotonic()
+        place = f"{self._begun}/{self._points}" if self._begun <= self._points else f"{self._begun}"
+        self._point = f"point {place}, {point.sweep}: {point.label}"
+        self._amount = f" of {point.load.requests}" if point.load.requests else ""
         self._status.update(escape(self._point))
 
     def ended(self, requests: int) -> None:
         """Tell how many requests of the load under way are over (of the warm-up, while that lasts)."""
-        self._status.update(escape(f"{self._point}: {requests} answered"))
+        lasted = duration(time.monotonic() - self._began_s)
+        self._status.update(escape(f"{self._point}: {requests}{self._amount} answered, {lasted}"))
 
     def end(self, row: BenchRow) -> None:
         """Tell what came out."""

@@ -1,22 +1,31 @@
 """A bench report's plots as one PNG, with matplotlib (optional: `pip install autotune[bench-png]`).
 
-In: a `BenchReport`. Out: the file, or the reason why there is none. Plotly's own PNG needs a browser, which
-machines that run engines do not have.
+In: a `BenchReport`. Out: the file, or the reason why there is none. A browser could draw the page's plots,
+but machines that run engines have none.
 """
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.bench.curves import Chart, charts
+from autotune.bench.curves import charts
 from autotune.bench.rows import BenchReport
+from autotune.bench.table import about, heading, highlights
+from autotune.report.chart import Chart, Look, Number, Series
+from autotune.report.units import printable
 
 _DOTS_PER_INCH = 120
+_COLUMNS = 2
+_WIDTH_INCHES, _ROW_INCHES, _HEAD_INCHES = 12.0, 3.6, 0.9
+_COLOURS = ("#0072b2", "#c04a00")  # as the page has them on light ground
+_LIMIT_COLOUR, _MUTED = "#9a2c00", "#57606a"
+_KEY = "bars: 95 % intervals; hollow: spoilt by this client"
 
 
 def write_picture(report: BenchReport, path: Path) -> str | None:
-    """Write the plots one under the other; return why not, None if they were written."""
+    """Write the plots side by side under what was measured; return why not, None if they were written."""
     drawn = charts(report)
     if not drawn:
         return "no sweep has two points to be joined by a line"
@@ -24,9 +33,16 @@ def write_picture(report: BenchReport, path: Path) -> str | None:
         library = importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError:
         return "matplotlib is not installed: pip install 'autotune[bench-png]'"
-    figure = library.Figure(figsize=(9, 4 * len(drawn)), layout="constrained")
-    for chart, axes in zip(drawn, figure.subplots(len(drawn), squeeze=False)[:, 0], strict=True):
+    columns = min(_COLUMNS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure = library.Figure(figsize=(_WIDTH_INCHES, _HEAD_INCHES + _ROW_INCHES * rows), layout="constrained")
+    head, body = figure.subfigures(2, 1, height_ratios=(_HEAD_INCHES, _ROW_INCHES * rows))
+    _write_head(report, head)
+    places = body.subplots(rows, columns, squeeze=False).flatten()
+    for chart, axes in zip(drawn, places, strict=False):
         _draw(chart, axes)
+    for axes in places[len(drawn) :]:
+        axes.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     figure.savefig(part, format="png", dpi=_DOTS_PER_INCH)
@@ -34,14 +50,67 @@ def write_picture(report: BenchReport, path: Path) -> str | None:
     return None
 
 
+def _write_head(report: BenchReport, head: Any) -> None:
+    lines = [*([" · ".join(highlights(report))] if highlights(report) else []), f"{about(report)} · {_KEY}"]
+    head.text(0.01, 0.9, _plain(heading(report)), fontsize=14, fontweight="bold", va="top")
+    for line, height in zip(lines, (0.5, 0.2), strict=False):
+        head.text(0.01, height, _plain(line), fontsize=9, color=_MUTED, va="top")
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib does not read as mathematics."""
+    return printable(text).replace("$", r"\$")
+
+
 def _draw(chart: Chart, axes: Any) -> None:
+    factor, unit = _scale(chart)
     for series in chart.series:
-        down = [value - low for low, value in zip(series.low, series.y, strict=True)]
-        up = [high - value for high, value in zip(series.high, series.y, strict=True)]
-        axes.errorbar(series.x, series.y, yerr=(down, up), label=series.name, marker="o", capsize=3)
-    axes.set(title=chart.title, xlabel=chart.x_title, ylabel=chart.y_title)
-    if chart.is_log:
+        _draw_series(series, factor, axes)
+    for limit in chart.limits:
+        style = {"color": _LIMIT_COLOUR, "linestyle": "--", "linewidth": 1.2}
+        axes.axhline(limit.value * factor, label=_plain(limit.name), **style)
+    axes.set_title(chart.name, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel(chart.x.title, color=_MUTED)
+    axes.set_ylabel(f"{chart.y.title} ({unit})", color=_MUTED)
+    if chart.x.is_log:
         axes.set_xscale("log", base=2)
+    if chart.x.ticks:
+        axes.set_xticks(chart.x.ticks, [f"{tick:g}" for tick in chart.x.ticks], fontsize=9)
+        axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_series(series: Series, factor: float, axes: Any) -> None:
+    y, low, high = (_times(values, factor) for values in (series.y, series.y_low, series.y_high))
+    down, up = _less(y, low), _less(high, y)
+    colour = _COLOURS[series.colour]
+    is_line = series.look is Look.LINE
+    axes.errorbar(
+        series.x,
+        y,
+        yerr=(down, up),
+        fmt="o-" if is_line else "o",
+        color=colour,
+        markerfacecolor=colour if is_line else "white",
+        markersize=5,
+        elinewidth=1,
+        capsize=2,
+        label=series.name,
+    )
+
+
+def _scale(chart: Chart) -> tuple[float, str]:
+    """Return a factor and the unit it leads to: milliseconds where all is below a second."""
+    heights = [*(limit.value for limit in chart.limits), *(y or 0.0 for each in chart.series for y in each.y)]
+    return (1e3, "ms") if chart.y.unit == "s" and max(heights) < 1 else (1.0, chart.y.unit)
+
+
+def _times(values: Sequence[Number], factor: float) -> list[float]:
+    return [(value or 0.0) * factor for value in values]
+
+
+def _less(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [value - other for value, other in zip(values, others, strict=True)]

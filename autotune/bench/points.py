@@ -6,7 +6,7 @@ users with prompts of 1024 tokens, one user's tokens per second, and the through
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from autotune.load.arrivals import LoadPoint
@@ -19,6 +19,7 @@ class Sweep(StrEnum):
     LENGTH = "prompt length"
     CONCURRENCY = "concurrency"
     RATE = "rate"
+    STEPS = "steps"
     SINGLE = "single stream"
     SATURATION = "saturation"
     SEARCH = "search"
@@ -51,21 +52,28 @@ class BenchPoint:
         """How it is called in the table: the load, and what of it varies."""
         if self.sweep is Sweep.LENGTH:
             return f"{self.x:g} tokens"
+        if self.load.steps is not None:
+            return " ".join(["rates", *(f"{step:g}" for step in self.load.steps)])
         return self.load.label
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is measured at a point: so many requests or seconds; by default three waves of requests."""
+    """How much is measured at a point: so many requests or seconds; by default three waves of requests.
+
+    `ramp_s`: the first requests of a closed loop are spread over that time.
+    """
 
     requests: int | None = None
     duration_s: float | None = None
+    ramp_s: float | None = None
 
     def at(self, concurrency: int) -> dict[str, float | int]:
         """Return the keys of a closed loop's load point."""
+        ramp: dict[str, float | int] = {} if self.ramp_s is None else {"ramp_s": self.ramp_s}
         if self.duration_s is not None:
-            return {"duration_s": self.duration_s}
-        return {"requests": self.requests or max(_WAVES * concurrency, _SINGLE_REQUESTS)}
+            return {"duration_s": self.duration_s, **ramp}
+        return {"requests": self.requests or max(_WAVES * concurrency, _SINGLE_REQUESTS), **ramp}
 
 
 def concurrency_ladder(
@@ -87,6 +95,17 @@ def rate_ladder(
     return [BenchPoint(Sweep.RATE, rate, workload, rate_point(rate, amount, arrivals)) for rate in rates]
 
 
+def climb(
+    workload: Workload, steps: Sequence[float], amount: Amount, arrivals: dict[str, object]
+) -> BenchPoint:
+    """Return one open loop whose rate climbs by steps; by default a minute of their mean."""
+    mean_rps = sum(steps) / len(steps)
+    load = rate_point(mean_rps, amount, arrivals).model_copy(
+        update={"steps": tuple(steps), "rate": max(steps)}
+    )
+    return BenchPoint(Sweep.STEPS, max(steps), workload, LoadPoint.model_validate(load.model_dump()))
+
+
 def rate_point(rate: float, amount: Amount, arrivals: dict[str, object]) -> LoadPoint:
     """Return an open loop at a rate."""
     length: dict[str, object] = {"requests": amount.requests or max(round(60 * rate), 20)}
@@ -98,7 +117,7 @@ def rate_point(rate: float, amount: Amount, arrivals: dict[str, object]) -> Load
 def length_sweep(workload: Workload, lengths: Iterable[int], amount: Amount) -> list[BenchPoint]:
     """Return one closed loop of a single user for each prompt length, with short answers."""
     short = {"output_tokens": _LENGTH_OUTPUT_TOKENS, "shared_prefix": None, "conversation": None}
-    load = LoadPoint.model_validate({"concurrency": 1, "warm_up": 1, **amount.at(1)})
+    load = LoadPoint.model_validate({"concurrency": 1, "warm_up": 1, **replace(amount, ramp_s=None).at(1)})
     return [
         BenchPoint(Sweep.LENGTH, tokens, workload.model_copy(update={**short, "input_tokens": tokens}), load)
         for tokens in lengths
@@ -109,7 +128,9 @@ def article(workload: Workload, amount: Amount = Amount()) -> list[BenchPoint]:
     """Return the report's protocol; of the workload only its output length, endpoint and seed count."""
     asked = workload.model_copy(update={"input_tokens": ARTICLE_INPUT_TOKENS})
     single = concurrency_ladder(asked, [1], amount, Sweep.SINGLE)
-    saturation = amount if amount.requests or amount.duration_s else Amount(2 * ARTICLE_SATURATION)
+    saturation = (
+        amount if amount.requests or amount.duration_s else replace(amount, requests=2 * ARTICLE_SATURATION)
+    )
     return [
         *length_sweep(asked, LENGTHS, amount),
         *single,

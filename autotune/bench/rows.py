@@ -77,6 +77,7 @@ class BenchReport(Frozen):
     rows: tuple[BenchRow, ...]
     search: SearchResult | None = None
     notes: tuple[str, ...] = ()
+    is_simulated: bool = False
 
     @property
     def has_missed(self) -> bool:

@@ -95,6 +95,7 @@ class Bench:
             rows=tuple(self.rows),
             search=search,
             notes=tuple(notes),
+            is_simulated=self.target.is_simulated,
         )
 
     def _row(self, point: BenchPoint, endpoint: Endpoint) -> BenchRow:

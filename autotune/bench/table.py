@@ -16,7 +16,10 @@ from rich.table import Table
 from autotune.bench.points import Sweep
 from autotune.bench.rows import BenchCeiling, BenchReport, BenchRow, SearchResult
 from autotune.breakdown import Distribution
+from autotune.load.lengths import Length
+from autotune.report.answer import simulated_text
 from autotune.report.atomic import replace_text
+from autotune.report.units import ceiling_value, significant
 from autotune.slo import Decision
 
 _LATENCIES = (
@@ -36,7 +39,7 @@ _MILLISECONDS_BELOW_S = 1.0
 
 def show(report: BenchReport, console: Console) -> None:
     """Print the rows as a table, never narrower than it can be read, and what is to be said of them."""
-    shown = Table(title=f"{report.model} at {report.url}", title_justify="left", box=SIMPLE_HEAD)
+    shown = Table(title=escape(heading(report)), title_justify="left", box=SIMPLE_HEAD)
     for name in HEADS:
         shown.add_column(name, justify="left" if name in {"load", ""} else "right", no_wrap=True)
     for row in report.rows:
@@ -45,6 +48,34 @@ def show(report: BenchReport, console: Console) -> None:
     wide.print(shown, width=wide.measure(shown).maximum)
     for line in outcome(report):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def heading(report: BenchReport) -> str:
+    """Return what was measured."""
+    return f"{'SIMULATED: ' if report.is_simulated else ''}{report.model} at {report.url}"
+
+
+def about(report: BenchReport) -> str:
+    """Return when and with what it was measured."""
+    parts = [f"autotune {report.version}", report.began]
+    asked = next((row.workload for row in report.rows if row.sweep is not Sweep.LENGTH), None)
+    if asked is not None:
+        prompt = asked.dataset.name if asked.dataset is not None else _length(asked.input_tokens)
+        parts.append(f"prompts of {prompt}, answers of {_length(asked.output_tokens)}, seed {asked.seed}")
+    return " \N{MIDDLE DOT} ".join(parts)
+
+
+def highlights(report: BenchReport) -> list[str]:
+    """Return the few numbers that a whole sweep is for: one user's speed, all users' throughput, a search."""
+    lines = []
+    for row in report.rows:
+        doubt = "" if row.invalid is None else " (INVALID)"
+        if row.sweep is Sweep.SINGLE and row.figures.single_stream_tps is not None:
+            lines.append(f"one user reads {significant(row.figures.single_stream_tps)} tokens/s{doubt}")
+        if row.sweep is Sweep.SATURATION:
+            rate_tps = significant(row.figures.output_throughput_tps)
+            lines.append(f"{row.load.concurrency} users read {rate_tps} tokens/s together{doubt}")
+    return [*lines, *outcome_of_search(report)]
 
 
 def cells(row: BenchRow) -> tuple[str, ...]:
@@ -69,7 +100,7 @@ def cells(row: BenchRow) -> tuple[str, ...]:
 
 def title(row: BenchRow) -> str:
     """Return what a row is called: its load, and the sweep where the load does not tell."""
-    if row.sweep in {Sweep.CONCURRENCY, Sweep.RATE, Sweep.LENGTH}:
+    if row.sweep in {Sweep.CONCURRENCY, Sweep.RATE, Sweep.LENGTH, Sweep.STEPS}:
         return row.label
     return f"{row.sweep}: {row.label}"
 
@@ -104,9 +135,13 @@ def summary_line(row: BenchRow) -> str:
 def outcome(report: BenchReport) -> list[str]:
     """Return the lines under the table: what is to be said of a row, what the search found, notes."""
     lines = [f"{title(row)}: {remark}" for row in report.rows for remark in remarks(row)]
-    if report.search is not None:
-        lines.append(_search_line(report.search))
-    return [*lines, *report.notes]
+    told = [*lines, *outcome_of_search(report), *report.notes]
+    return [simulated_text(), *told] if report.is_simulated else told
+
+
+def outcome_of_search(report: BenchReport) -> list[str]:
+    """Return the line about a search, if there was one."""
+    return [] if report.search is None else [_search_line(report.search)]
 
 
 def write_json(report: BenchReport, path: Path) -> None:
@@ -116,7 +151,7 @@ def write_json(report: BenchReport, path: Path) -> None:
 
 def write_csv(report: BenchReport, path: Path) -> None:
     """Write one line per point."""
-    lines = [_flat(row) for row in report.rows]
+    lines = [_flat(row) | {"is_simulated": report.is_simulated} for row in report.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["sweep"], lineterminator="\n")
     writer.writeheader()
@@ -143,7 +178,11 @@ def _flat(row: BenchRow) -> dict[str, object]:
 
 def _ceiling_line(ceiling: BenchCeiling) -> str:
     """Return how a ceiling stands; what is undecided needs more requests than it had."""
-    value = "nothing measured" if ceiling.value is None else f"{ceiling.value:.4g} against {ceiling.limit:g}"
+    value = (
+        "nothing measured"
+        if ceiling.value is None
+        else ceiling_value(f"{ceiling.text} at concurrency 1", ceiling.value)
+    )
     more = " (needs more --requests)" if ceiling.decision is Decision.UNDECIDED else ""
     return f"{ceiling.text}: {ceiling.decision}{more}, {value}"
 
@@ -173,3 +212,11 @@ def _interval(latency: Distribution | None) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < _MILLISECONDS_BELOW_S else f"{seconds:.2f} s"
+
+
+def _length(length: Length | None) -> str:
+    """Return a length, or the distribution that it is drawn from."""
+    if isinstance(length, int | None):
+        return f"{length} tokens"
+    words = length.model_dump_json(by_alias=True).translate(str.maketrans("", "", '{}[]"'))
+    return f"{words.replace(':', ' ').replace(',', ', ')} tokens"

@@ -25,7 +25,8 @@ class Target:
     """A server as requests see it.
 
     `is_sglang`: it has SGLang's own pages (to flush its cache). `is_engine`: it is known to take what SGLang
-    and vLLM take beyond OpenAI's interface; a strict gateway may refuse a request for it.
+    and vLLM take beyond OpenAI's interface; a strict gateway may refuse a request for it. `is_simulated`: it
+    is the simulator, which says so on its pages.
     """
 
     base_url: str
@@ -34,6 +35,7 @@ class Target:
     vocabulary_size: int
     is_sglang: bool
     is_engine: bool = True
+    is_simulated: bool = False
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -62,17 +64,20 @@ def find_target(
     """
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is not an http or https URL")
+    if any(mark in url.split("//")[1] for mark in "@?#"):
+        raise ConfigError("the URL ends with its path here, since it is stored; a key goes by --api-key-env")
     base_url = url.rstrip("/").removesuffix("/v1")
     headers = _authorization(api_key_env)
     served = _chosen(served_models(base_url, headers), model, base_url)
-    is_sglang, told = _sglang(base_url)
+    pages = _sglang(base_url)
     return Target(
         base_url=base_url,
         model=served.name,
         context_tokens=served.context_tokens,
-        vocabulary_size=vocabulary_size or told or COMMON_VOCABULARY,
-        is_sglang=is_sglang,
-        is_engine=is_sglang or served.owner in _ENGINES,
+        vocabulary_size=vocabulary_size or pages.vocabulary_size or COMMON_VOCABULARY,
+        is_sglang=pages.are_there,
+        is_engine=pages.are_there or served.owner in _ENGINES,
+        is_simulated=pages.are_simulated,
         headers=headers,
     )
 
@@ -105,12 +110,22 @@ def _list(names: list[str]) -> str:
     return f"It serves: {', '.join(sorted(names)[:20])}."
 
 
-def _sglang(base_url: str) -> tuple[bool, int | None]:
-    """Return whether a server has SGLang's pages, and its vocabulary if they tell."""
+@dataclass(frozen=True)
+class _Pages:
+    """SGLang's own pages: whether they are there, whether the simulator serves them, the vocabulary."""
+
+    are_there: bool = False
+    are_simulated: bool = False
+    vocabulary_size: int | None = None
+
+
+def _sglang(base_url: str) -> _Pages:
     with EngineApi(base_url, dialect_of("sglang")) as api:
         try:
-            if "internal_states" not in api.info():
-                return False, None
-            return True, api.vocabulary_size()
+            states = api.info().get("internal_states")
+            if not isinstance(states, list):
+                return _Pages()
+            are_simulated = any(isinstance(state, dict) and bool(state.get("simulated")) for state in states)
+            return _Pages(True, are_simulated, api.vocabulary_size())  # noqa: FBT003 - its first field
         except NoAnswerError:
-            return False, None
+            return _Pages()

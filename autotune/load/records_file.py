@@ -34,6 +34,7 @@ Integers: TypeAlias = NDArray[np.int64]
 
 _FORM = 1
 _NEVER_NS = np.iinfo(np.int64).min
+_NOT_TOLD = -1
 _FASTEST_COMPRESSION = 1
 _NS = 1_000_000_000
 
@@ -95,7 +96,9 @@ def _columns(result: LoadResult) -> dict[str, NDArray[np.generic]]:
         "ended_ns": _to_ns([record.ended_s for record in records]),
         "input_tokens": _whole([record.input_tokens for record in records]),
         "output_tokens": _whole([record.output_tokens for record in records]),
-        "cached_tokens": _whole([record.cached_tokens for record in records]),
+        "cached_tokens": _whole(
+            [_NOT_TOLD if record.cached_tokens is None else record.cached_tokens for record in records]
+        ),
         "chunks": _whole([len(record.chunk_times_s) for record in records]),
         "chunk_gaps_ns": _gaps_ns(records),
         "chunk_tokens": _joined([record.chunk_tokens for record in records]),
@@ -118,7 +121,7 @@ def _result(columns: Mapping[str, NDArray[np.int64]]) -> LoadResult:
             ended_s=_to_s(columns["ended_ns"][position]),
             input_tokens=int(columns["input_tokens"][position]),
             output_tokens=int(columns["output_tokens"][position]),
-            cached_tokens=int(columns["cached_tokens"][position]),
+            cached_tokens=_told(columns["cached_tokens"][position]),
             chunk_times_s=np.cumsum(gaps_ns[position]) / _NS,
             chunk_tokens=tokens[position],
             failure=failures.get(position),
@@ -173,6 +176,10 @@ def _to_s(time_ns: np.int64) -> float:
 
 def _sent_s(time_ns: np.int64) -> float | None:
     return None if time_ns == _NEVER_NS else _to_s(time_ns)
+
+
+def _told(tokens: np.int64) -> int | None:
+    return None if tokens == _NOT_TOLD else int(tokens)
 
 
 def _whole(values: list[int]) -> Integers:

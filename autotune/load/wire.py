@@ -50,7 +50,7 @@ class Tally:
 
     output_tokens: int = 0
     input_tokens: int | None = None
-    cached_tokens: int = 0
+    cached_tokens: int | None = None
     finish: str | None = None
     is_done: bool = False
     is_counted: bool = False

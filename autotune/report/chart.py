@@ -28,13 +28,17 @@ class Look(StrEnum):
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis; `unit` is s, h, tok/s, req/s, ratio, or nothing. `labels` replace the numbers 0, 1, 2, ..."""
+    """One axis; `unit` is s, h, tok/s, req/s, ratio, or nothing. `labels` replace the numbers 0, 1, 2, ...
+
+    `ticks`: the only places that are labelled, with their numbers.
+    """
 
     title: str
     unit: str = ""
     is_log: bool = False
     is_reversed: bool = False
     labels: tuple[str, ...] = ()
+    ticks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

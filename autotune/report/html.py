@@ -4,22 +4,16 @@ In: a `StudyHistory`. Out: the file. Talks to the disk only. Invariants: the sam
 bytes; text from outside is escaped by jinja2, or packed (gzip, base64) where scripts read it.
 """
 
-import base64
-import gzip
 import json
 from dataclasses import asdict, astuple, dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from autotune.report.answer import explanation, headline, room_text, simulated_text
 from autotune.report.atomic import replace_text
 from autotune.report.chart import Plot
 from autotune.report.commands import launch_commands
+from autotune.report.embedded import packed, packed_library, templates
 from autotune.report.finalists import finalist_rows
 from autotune.report.findings import failure_line, failures_by_kind, is_simulated, verdict_of, winner_of
 from autotune.report.language import phrases, say, spoken, word
@@ -57,13 +51,7 @@ def write_report(history: StudyHistory, path: Path) -> None:
 
 def render_report(history: StudyHistory) -> str:
     """Return the report as HTML, in the language of the moment."""
-    environment = Environment(
-        loader=PackageLoader("autotune.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.globals.update(say=say)
     environment.filters["list_of"] = astuple
     measurements = Measurements(history)
@@ -93,8 +81,8 @@ def render_report(history: StudyHistory) -> str:
         facts=facts(history),
         inputs=inputs(history),
         effective=effective_flags(history),
-        data=_packed(json.dumps(_data(measurements, plots), ensure_ascii=False, separators=(",", ":"))),
-        library=_packed_library(),
+        data=packed(json.dumps(_data(measurements, plots), ensure_ascii=False, separators=(",", ":"))),
+        library=packed_library(),
     )
 
 
@@ -161,15 +149,3 @@ def _failed(number: int, record: Any) -> FailedTrial:
         line=printable(failure_line(record)),
         tail="\n".join(failure.log_tail) if failure else "",
     )
-
-
-@cache
-def _packed_library() -> Markup:
-    """Return plotly.js's basic bundle; its file is that of npm's plotly.js-basic-dist-min."""
-    return _packed(files("autotune.report").joinpath("page/plotly-basic.min.js").read_text(encoding="utf-8"))
-
-
-def _packed(text: str) -> Markup:
-    """Return a text compressed, in characters that mean nothing to HTML."""
-    packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
-    return Markup(packed)  # noqa: S704 - base64 has no character of HTML's

@@ -80,6 +80,19 @@ def test_arrivals_and_amounts_reach_the_load_points() -> None:
     assert concurrency_ladder(plan.workload, [50], Amount())[0].load.requests == 150
 
 
+def test_a_ramp_spreads_the_starts_of_concurrencies_only() -> None:
+    plan = plan_of(Options(rate="3", concurrency="2", lengths="16", ramp_s=1.5), TARGET)
+    assert [point.load.ramp_s for point in plan.points] == [None, 1.5, None]
+
+
+def test_steps_are_one_load_whose_rate_climbs() -> None:
+    (point,) = plan_of(Options(steps="1,2,6", arrivals="constant"), TARGET).points
+    assert (point.load.steps, point.load.rate, point.load.requests) == ((1, 2, 6), 6, 180)
+    assert (point.label, point.load.label, point.sweep) == ("rates 1 2 6", "rate 6", Sweep.STEPS)
+    with pytest.raises(ConfigError, match="at least 2"):
+        plan_of(Options(steps="1"), TARGET)
+
+
 def test_a_trace_is_replayed_at_its_own_speed_or_at_the_rates_asked_for(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text('{"timestamp_s": 1}\n{"timestamp_s": 3}\n{"timestamp_s": 5}')

@@ -47,7 +47,8 @@ def test_sweeps_are_measured_shown_and_written(
     )  # fmt: skip
     told = capsys.readouterr().out
     assert code == 0
-    assert "any/model at http://127.0.0.1" in told
+    assert "SIMULATED: any/model at http://127.0.0.1" in told
+    assert report_in(tmp_path).is_simulated
     assert "concurrency 3" in told
     rows = report_in(tmp_path).rows
     assert [row.x for row in rows] == [16, 300, 3]

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -11,12 +12,13 @@ from autotune.bench.curves import charts
 from autotune.bench.page import write_page
 from autotune.bench.picture import write_picture
 from autotune.bench.points import Amount, Sweep, concurrency_ladder, length_sweep, rate_ladder
-from autotune.bench.rows import BenchReport, BenchRow
+from autotune.bench.rows import BenchCeiling, BenchReport, BenchRow
 from autotune.bench.run import Asked, Bench
 from autotune.bench.search import Range
-from autotune.bench.table import outcome, show, summary_line, write_csv, write_json
+from autotune.bench.table import about, highlights, outcome, show, summary_line, write_csv, write_json
 from autotune.bench.target import Target
 from autotune.load.workload import Workload
+from autotune.report.chart import Chart, Limit, Look
 from autotune.request import (
     ClientHealth,
     Endpoint,
@@ -26,6 +28,7 @@ from autotune.request import (
     RequestFailureKind,
     RequestPhase,
 )
+from autotune.slo import Decision
 from tests.support.simulated import endpoint_of, profile_without_noise, scheduler_of
 
 WORKLOAD = Workload(input_tokens=256, output_tokens=16, seed=5)
@@ -134,6 +137,7 @@ def test_the_speed_of_a_single_stream_is_told() -> None:
     row = bench.measure(concurrency_ladder(WORKLOAD, [1], Amount(5), Sweep.SINGLE)[0])
     assert row.figures.tpot is not None
     speed = 1 / row.figures.tpot.p50.value
+    assert highlights(bench.report()) == [f"one user reads {speed:.3g} tokens/s"]
     assert outcome(bench.report()) == [
         f"single stream: concurrency 1: one user reads {speed:.1f} tokens/s (1 / median TPOT)"
     ]
@@ -205,26 +209,93 @@ def test_the_table_can_be_read_on_a_narrow_terminal(
 
 def test_every_sweep_is_drawn(report: BenchReport, tmp_path: Path) -> None:
     drawn = charts(report)
-    assert [chart.title for chart in drawn] == [
-        "Time to the first token by prompt length",
+    assert [chart.name for chart in drawn] == [
+        "Time to first token by prompt length",
         *(f"{what} by concurrency" for what in _LOAD_CHARTS),
         *(f"{what} by rate" for what in _LOAD_CHARTS),
     ]
     for chart in drawn:
         for series in chart.series:
-            assert all(
-                low <= y <= high for low, y, high in zip(series.low, series.y, series.high, strict=True)
-            )
+            intervals = np.array([series.y_low, series.y, series.y_high], dtype=float)
+            assert (np.diff(intervals, axis=0) >= 0).all()
     write_page(report, tmp_path / "b.html")
     page = (tmp_path / "b.html").read_text()
-    assert page.count("<h2>") == 7
-    assert page.count("cdn.plot.ly") <= page.count("plotly.js v")
+    assert page.count('class="plot"') == 7
     assert "mo&lt;d&gt;el" in page
     assert "<d>" not in page
     assert '<script src="http' not in page
 
 
-_LOAD_CHARTS = ("Time to the first token", "Time per token", "Output throughput")
+_LOAD_CHARTS = ("Time to first token", "Time per token", "Output throughput")
+
+
+def chart_of(report: BenchReport, title: str) -> Chart:
+    return next(chart for chart in charts(report) if chart.name == title)
+
+
+def test_what_the_client_spoilt_is_on_no_line_and_still_drawn(report: BenchReport, tmp_path: Path) -> None:
+    first, *others = (row for row in report.rows if row.sweep is Sweep.CONCURRENCY)
+    spoilt = report.model_copy(update={"rows": (first.model_copy(update={"invalid": "late"}), *others)})
+    good, hollow = chart_of(spoilt, "Time to first token by concurrency").series[:2]
+    assert (good.name, good.look, list(good.x)) == ("p50", Look.LINE, [4])
+    assert (hollow.name, hollow.look, list(hollow.x)) == ("p50, spoilt by this client", Look.POINTS, [1])
+    pytest.importorskip("matplotlib")
+    assert write_picture(spoilt, tmp_path / "b.png") is None
+
+
+def test_charts_are_ticked_where_was_measured(report: BenchReport) -> None:
+    chart = chart_of(report, "Time to first token by prompt length")
+    figures = report.rows[1].figures
+    assert figures.ttft is not None
+    assert (chart.y.unit, chart.series[0].y[-1]) == ("s", figures.ttft.p50.value)
+    assert (chart.x.ticks, chart.x.is_log) == ((16, 512), True)
+    assert not chart_of(report, "Time to first token by rate").x.is_log
+
+
+def test_a_ceiling_is_a_line_where_it_can_be_seen(report: BenchReport) -> None:
+    assert chart_of(report, "Time to first token by concurrency").limits == ()
+    close = BenchCeiling(
+        text="ttft p50 < 20ms", decision=Decision.MET, value=0.01, limit=0.02, margin_ratio=0.5
+    )
+    rows = tuple(row.model_copy(update={"ceilings": (*row.ceilings, close)}) for row in report.rows)
+    bounded = report.model_copy(update={"rows": rows})
+    assert chart_of(bounded, "Time to first token by concurrency").limits == (
+        Limit("ttft p50 < 20ms", "y", 0.02),
+    )
+    assert chart_of(bounded, "Output throughput by concurrency").limits == ()
+
+
+def test_simulated_numbers_say_so_everywhere(
+    report: BenchReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulated = report.model_copy(update={"is_simulated": True})
+    show(simulated, Console())
+    assert capsys.readouterr().out.count("SIMULATED") == 2
+    write_page(simulated, tmp_path / "b.html")
+    assert (tmp_path / "b.html").read_text().count("SIMULATED") == 3
+    write_csv(simulated, tmp_path / "b.csv")
+    with (tmp_path / "b.csv").open() as file:
+        assert {line["is_simulated"] for line in csv.DictReader(file)} == {"True"}
+    write_csv(report, tmp_path / "b.csv")
+    with (tmp_path / "b.csv").open() as file:
+        assert {line["is_simulated"] for line in csv.DictReader(file)} == {"False"}
+
+
+def test_values_of_ceilings_have_units(report: BenchReport) -> None:
+    told = "\n".join(outcome(report))
+    assert "e2e mean < 1us: missed, " in told
+    values = {line.rpartition(", ")[2].split()[1] for line in outcome(report) if "e2e mean" in line}
+    assert values <= {"ms", "s"}
+
+
+def test_what_was_asked_is_told_whatever_its_form(report: BenchReport) -> None:
+    assert "prompts of 256 tokens, answers of 16 tokens, seed 5" in about(report)
+    drawn = Workload.model_validate({"input_tokens": {"uniform": [3, 9]}, "output_tokens": 2})
+    row = report.rows[-1].model_copy(update={"workload": drawn})
+    assert "prompts of uniform 3, 9 tokens" in about(report.model_copy(update={"rows": (row,)}))
+    read = Workload.model_validate({"dataset": "some/talks.jsonl", "output_tokens": 2})
+    row = report.rows[-1].model_copy(update={"workload": read})
+    assert "prompts of talks.jsonl" in about(report.model_copy(update={"rows": (row,)}))
 
 
 def test_a_picture_is_drawn_or_told_why_not(

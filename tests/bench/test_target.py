@@ -75,6 +75,24 @@ def test_an_engine_behind_a_plain_interface_is_known_by_the_owner_of_its_model(
         assert find_target(gateway.url).is_engine is is_engine
 
 
+def test_the_simulator_is_known_by_what_its_pages_say() -> None:
+    for states, is_simulated in (([{"simulated": True}], True), ([{}], False), (["odd"], False)):
+        pages = {
+            "/server_info": json.dumps({"internal_states": states}).encode(),
+            "/model_info": b'{"vocab_size": 9}',
+        }
+        with running(Gateway(key=None, pages=pages)) as gateway:
+            target = find_target(gateway.url)
+            assert (target.is_sglang, target.is_simulated) == (True, is_simulated)
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@h", "http://h/v1?key=secret", "http://h#secret"])
+def test_a_key_in_the_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError, match="--api-key-env") as caught:
+        find_target(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_server_that_cannot_be_reached_is_told() -> None:
     with pytest.raises(InfrastructureError, match="no answer"):
         find_target(f"http://127.0.0.1:{free_port()}")

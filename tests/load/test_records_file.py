@@ -35,7 +35,7 @@ def records(draw: st.DrawFn) -> RequestRecord:
         ended_s=draw(nanoseconds) / 1e9,
         input_tokens=draw(counts),
         output_tokens=draw(counts),
-        cached_tokens=draw(counts),
+        cached_tokens=draw(st.none() | counts),
         chunk_times_s=np.cumsum(np.array([gap for gap, _ in gaps], dtype=np.int64)) / 1e9,
         chunk_tokens=np.array([tokens for _, tokens in gaps], dtype=np.int64),
         failure=draw(st.none() | failures),

@@ -94,6 +94,7 @@ def test_no_token_is_lost_and_the_pool_is_never_exceeded(case: Case) -> None:
             assert record.chunk_times_s[0] > record.sent_s
             assert np.all(np.diff(record.chunk_times_s) > 0)
             assert record.ended_s == record.chunk_times_s[-1]
+            assert record.cached_tokens is not None
             assert record.cached_tokens < request.input_tokens
         else:
             assert record.failure.kind is RequestFailureKind.ABORTED

@@ -20,7 +20,7 @@ def record(
     scheduled_s: float | None = None,
     failed: bool = False,
     input_tokens: int = 10,
-    cached_tokens: int = 0,
+    cached_tokens: int | None = 0,
 ) -> RequestRecord:
     """One request; `chunks` are (seconds after sending, tokens)."""
     times = np.array([sent_s + after for after, _ in chunks])

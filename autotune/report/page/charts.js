@@ -61,6 +61,7 @@ function layoutAxis(chart, name) {
     gridcolor: style("--line"), zerolinecolor: style("--line"), linecolor: style("--line"), automargin: true,
   };
   if (shown.type === "log") Object.assign(shown, roundTicks(values.map((value) => value * scale.factor).filter((value) => value > 0)));
+  if (axis.ticks.length) Object.assign(shown, { tickvals: axis.ticks, ticktext: axis.ticks.map((value) => value.toLocaleString("en")) });
   if (axis.labels.length) Object.assign(shown, { tickvals: axis.labels.map((_, index) => index), ticktext: axis.labels.map(escaped) });
   return [shown, scale.factor];
 }
@@ -175,4 +176,10 @@ function toPlotly(chart) {
     layout.yaxis2 = { ...bare, anchor: "x2", domain: [0, 0.06], range: [-1, 1] };
   }
   return [[...chart.series.map((series) => drawn(chart, series, factors)), ...strip(chart), ...stretch(chart, factors)], layout];
+}
+async function inflate(id) {
+  const text = document.getElementById(id).textContent.trim();
+  const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
 }

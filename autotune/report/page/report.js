@@ -1,9 +1,3 @@
-async function inflate(id) {
-  const text = document.getElementById(id).textContent.trim();
-  const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).text();
-}
 const shown = new Map();
 function heightOf(chart) {
   return chart.y.labels.length ? `${6 + 2.2 * chart.y.labels.length}rem` : "";
