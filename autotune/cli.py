@@ -139,19 +139,21 @@ def tune(
         finalists=finalists,
         rounds=rounds,
     )
-    engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
+    kind = _sampler(sampler)
     folder = runs / draft.study.name
+    earlier = read_history(folder).trials if place_of(folder).is_begun else ()
+    learnt = [trial.record.start_phases_s for trial in earlier]
+    engine, *more = (open_launcher(slot, seed=seed, learnt=learnt) for slot in draft.study.space.slots)
     view = StudyView(draft.study, folder, budget, engine, _console())
     hook = Webhook(webhook, draft.study, view.say)
-    if place_of(folder).is_begun:
-        earlier = read_history(folder).trials
-        view.catch_up(earlier)
-        hook.catch_up(earlier)
+    view.catch_up(earlier)
+    hook.catch_up(earlier)
     with _stoppable(), view.shown(), hook:
         observe = hook.beside(view.observe)
         history = run_study(
-            draft.study, engine, budget, folder, sampler=kind, storage=storage, observe=observe
-        )
+            draft.study, engine, budget, folder,
+            sampler=kind, storage=storage, observe=observe, more_launchers=more,
+        )  # fmt: skip
         hook.finish(history)
     _show(history)
     _exit_by(history)

@@ -10,8 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StartPhase(StrEnum):
-    """The phases of a launch, in order; each is named by what the engine is busy with."""
+    """The phases of a launch, in order; each is named by what the engine is busy with.
 
+    IMAGE comes before it: its image is found or pulled, and its nodes are looked at.
+    """
+
+    IMAGE = "image"
     PROCESS = "process"
     RENDEZVOUS = "rendezvous"
     WEIGHTS = "weights"

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from autotune.engine.dialects import dialect_of
@@ -26,10 +26,10 @@ def preflight(study: Study, folder: Path) -> tuple[Problem, ...]:
     """Return what is wrong with this machine for this study, whose results go into `folder`."""
     space = study.space
     baseline = Candidate.of(space.baseline)
-    plan = plan_launch(space, baseline, study=study.name, trial="check")
+    plans = [plan_launch(slot, baseline, study=study.name, trial="check") for slot in space.slots]
     return (
         *_candidate_problems(space),
-        *_launcher_problems(space, plan),
+        *_launcher_problems(space, plans),
         *_environment_problems(space),
         *_disk_problems(folder),
     )
@@ -49,11 +49,12 @@ def _candidate_problems(space: SearchSpace) -> Iterator[Problem]:
         )
 
 
-def _launcher_problems(space: SearchSpace, plan: LaunchPlan) -> Iterator[Problem]:
+def _launcher_problems(space: SearchSpace, plans: Sequence[LaunchPlan]) -> Iterator[Problem]:
+    plan = plans[0]
     if space.launcher is LauncherKind.DOCKER and plan.image is not None:
         from autotune.engine.docker.check import docker_problems  # noqa: PLC0415 - docker-py takes 0.2 s
 
-        yield from docker_problems(space, plan)
+        yield from docker_problems(list(zip(space.slots, plans, strict=True)))
     if space.launcher is LauncherKind.PROCESS:
         yield from _remote_nodes(space)
         yield from _program_problems(space, plan)

@@ -67,6 +67,7 @@ class TrialRecord(Frozen):
     `reason`: why it is INFEASIBLE, INVALID or INTERRUPTED; a FAILED one has its `failure`.
     `confirms`: the number of the trial whose candidate a confirmation launched again.
     `same_as`: the number of an earlier trial with the same effective flags, whose numbers were taken over.
+    `nodes`: where it ran, if the study has several slots; `slots`: how many of them shared its time.
     """
 
     outcome: Outcome
@@ -84,6 +85,8 @@ class TrialRecord(Frozen):
     objectives: tuple[float, ...] | None = None
     confirms: int | None = None
     same_as: int | None = None
+    nodes: tuple[str, ...] = ()
+    slots: int = 1
 
     @property
     def duration_s(self) -> float:

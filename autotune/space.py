@@ -30,9 +30,27 @@ from pydantic import (
 from autotune.document import Frozen, KeyPath, Misplaced, refuse
 from autotune.errors import did_you_mean
 from autotune.expression import Expression, parse_expression
+from autotune.node import Accelerator, ContainerSettings, Mount, Node, strange_slots
+
+__all__ = [
+    "Accelerator",
+    "Candidate",
+    "Choices",
+    "ContainerSettings",
+    "FlagValue",
+    "FloatRange",
+    "IntRange",
+    "LauncherKind",
+    "Mount",
+    "Node",
+    "SearchSpace",
+    "Tunable",
+]
 
 Scalar: TypeAlias = StrictBool | StrictInt | StrictFloat | StrictStr
 FlagValue: TypeAlias = Scalar | tuple[StrictInt | StrictStr, ...]
+RENDEZVOUS_PORTS = 128
+"""How many ports from `rendezvous_port` on a slot may use, to meet at others in each launch."""
 
 
 class LauncherKind(StrEnum):
@@ -41,58 +59,6 @@ class LauncherKind(StrEnum):
     DOCKER = "docker"
     PROCESS = "process"
     SIMULATED = "simulated"
-
-
-class Accelerator(StrEnum):
-    """What a node computes on."""
-
-    NVIDIA = "nvidia"
-    AMD = "amd"
-    ASCEND = "ascend"
-    NONE = "none"
-
-
-class Node(Frozen):
-    """One host; the order of the nodes is the order of the ranks.
-
-    `address` is what the other nodes dial; `gpu_memory_mib` as nvidia-smi prints it (default: H100 80 GB).
-    `docker` is where its engine listens: `unix:///path`, `ssh://user@host[:port][/path/to/docker.sock]`, or
-    `tcp://host:port` with `certificates`, a folder that holds ca.pem, cert.pem and key.pem.
-    `gpu_ids`: only these GPUs of the node; without it all `gpus`.
-    """
-
-    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
-    address: str = "127.0.0.1"
-    docker: str = "unix:///var/run/docker.sock"
-    gpus: int = Field(default=0, ge=0)
-    gpu_memory_mib: int = Field(default=81559, gt=0)
-    accelerator: Accelerator = Accelerator.NVIDIA
-    certificates: str | None = None
-    gpu_ids: tuple[StrictStr, ...] = ()
-
-
-class Mount(Frozen):
-    """A folder of the node that the engine sees."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-
-class ContainerSettings(Frozen):
-    """How an engine's containers are run, where SGLang's own deployment files are not followed to the letter.
-
-    `shm_size` and `memory` as Docker writes sizes ("32g"); with `ipc: host` the node's /dev/shm is used and
-    `shm_size` has no effect. `ulimits`: soft and hard limit alike, -1 for none.
-    """
-
-    shm_size: str = "32g"
-    ipc: Literal["private", "host"] = "private"
-    memory: str | None = None
-    ulimits: dict[str, int] = Field(default={"memlock": -1, "stack": 67108864})
-    devices: tuple[str, ...] = ()
-    capabilities: tuple[str, ...] = ()
-    pull: bool = True
 
 
 class Numeric(Frozen):
@@ -235,6 +201,8 @@ class SearchSpace(Frozen):
 
     `preload`: launcher process imports the engine once and forks every launch from that; needs a `command`
     of the form [PYTHON, -m, MODULE], which the default is.
+    One engine spans all nodes, unless `nodes_per_engine` says of how many it takes: the nodes are then dealt
+    into slots of that many, in their order, and every slot runs a launch of its own at the same time.
     """
 
     engine: Literal["sglang"] = "sglang"
@@ -245,7 +213,8 @@ class SearchSpace(Frozen):
     command: tuple[str, ...] | None = None
     preload: bool = False
     profile: str | None = None
-    nodes: tuple[Node, ...] = Field(default=(Node(name="local"),), min_length=1)
+    all_nodes: tuple[Node, ...] = Field(default=(Node(name="local"),), min_length=1, alias="nodes")
+    nodes_per_engine: int | None = Field(default=None, ge=1)
     mounts: tuple[Mount, ...] = ()
     container: ContainerSettings = ContainerSettings()
     environment: dict[str, str] = Field(default={})
@@ -275,6 +244,7 @@ class SearchSpace(Frozen):
                 *self._strange_conditions(),
                 *self._repeated_nodes(),
                 *self._command_that_cannot_be_preloaded(),
+                *strange_slots(self.all_nodes, self.nodes_per_engine, self.container),
             )
         )
         return self
@@ -305,7 +275,7 @@ class SearchSpace(Frozen):
             earlier.add(name)
 
     def _repeated_nodes(self) -> Iterator[Misplaced]:
-        names = [node.name for node in self.nodes]
+        names = [node.name for node in self.all_nodes]
         for index, name in enumerate(names):
             if name in names[:index]:
                 remedy = "Give every node a name of its own."
@@ -316,6 +286,31 @@ class SearchSpace(Frozen):
             message = f"preload imports a Python module, and the command is {' '.join(self.command)!r}"
             remedy = "Write command: [PYTHON, -m, sglang.launch_server], or leave preload out."
             yield Misplaced(message, at=("preload",), remedy=remedy)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of one engine, in rank order; those of the first slot if there are several."""
+        return self.all_nodes[: self.nodes_per_engine]
+
+    @property
+    def slots(self) -> "tuple[SearchSpace, ...]":
+        """The same space on the nodes of each slot, with ports of its own beside others on its machines."""
+        size = self.nodes_per_engine
+        if size is None or len(self.all_nodes) == size:
+            return (self,)
+        groups = [self.all_nodes[first : first + size] for first in range(0, len(self.all_nodes), size)]
+        return tuple(self._slot(group, groups[:index]) for index, group in enumerate(groups))
+
+    def _slot(self, nodes: tuple[Node, ...], earlier: "list[tuple[Node, ...]]") -> "SearchSpace":
+        machines = {node.docker for node in nodes}
+        beside = sum(not machines.isdisjoint(node.docker for node in group) for group in earlier)
+        return self.model_copy(
+            update={
+                "all_nodes": nodes,
+                "port": self.port + beside,
+                "rendezvous_port": self.rendezvous_port + beside * RENDEZVOUS_PORTS,
+            }
+        )
 
     @cached_property
     def requirements(self) -> tuple[Expression, ...]:

@@ -213,6 +213,12 @@ def _launcher_problems(space: SearchSpace, document: Document) -> Iterator[Probl
                 "the simulated launcher needs a profile",
                 f"Add a line 'profile: NAME'; there are {', '.join(profile_names())}.",
             )
+        case LauncherKind.PROCESS if len(space.slots) > 1:
+            yield document.problem(
+                ("nodes_per_engine",),
+                "the process launcher runs one engine at a time",
+                "Use launcher docker, which keeps engines apart, or take nodes_per_engine out.",
+            )
         case LauncherKind.DOCKER if space.image is None:
             remedy = f"Add a line 'image: NAME', such as lmsysorg/sglang:v{space.version}."
             yield document.problem(("launcher",), "the docker launcher needs an image", remedy)

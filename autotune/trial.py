@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.launcher import HttpAddress, Launcher, RunningEngine
-from autotune.engine.plan import plan_launch
+from autotune.engine.plan import never, plan_launch
 from autotune.errors import LoadError
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.load.arrivals import LoadPoint
@@ -38,6 +38,7 @@ SILENCE_LIMIT_S = 120.0
 every waiting prompt takes, far below a request's own time-out."""
 
 TIME_IS_UP = "the study's time was up"
+CALLED_OFF = "the study was stopped"
 _ROUNDING_S = 1e-6
 _NOT_YET_READY = (FailureKind.NOT_READY, FailureKind.RENDEZVOUS_TIMEOUT)
 
@@ -47,13 +48,18 @@ FindTwin: TypeAlias = Callable[[EffectiveFlags], tuple[int, TrialRecord] | None]
 
 @dataclass(frozen=True)
 class TrialOrder:
-    """What is to be run. `measure_all`: do not skip load points once a ceiling is missed."""
+    """What is to be run. `measure_all`: do not skip load points once a ceiling is missed.
+
+    `nodes` and `slots`: as in the record.
+    """
 
     number: int
     role: Role
     candidate: Candidate
     confirms: int | None
     measure_all: bool
+    nodes: tuple[str, ...] = ()
+    slots: int = 1
 
     @property
     def name(self) -> str:
@@ -62,7 +68,7 @@ class TrialOrder:
 
 
 class _TimeIsUpError(Exception):
-    """The trial's deadline has passed."""
+    """The trial's deadline has passed, or it was called off."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +96,21 @@ def run_trial(
     on_phase: OnPhase,
     find_twin: FindTwin,
     deadline_s: float | None = None,
+    is_called_off: Callable[[], bool] = never,
 ) -> TrialRecord:
     """Run one trial to its record; `folder` is the study's.
 
     `find_twin` tells whether an earlier trial already ran with the same effective flags; its numbers are then
     taken over instead of measured again. `deadline_s`, on the launcher's clock, ends what is going on: a
     start by a shorter wait for readiness, a load by stopping it. The engine is torn down as ever, and the
-    record is INTERRUPTED, with the load points measured so far.
+    record is INTERRUPTED, with the load points measured so far. So it is as soon as `is_called_off`.
 
     Raises:
         InfrastructureError: no engine can be launched at all.
         OSError: the raw records cannot be written.
     """
     end_s = math.inf if deadline_s is None else deadline_s
-    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin, end_s)
+    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin, end_s, is_called_off)
     ending = _Ending(Outcome.MEASURED)
     with run.timed("total"):
         try:
@@ -113,7 +120,7 @@ def run_trial(
         except LoadError as error:
             ending = _Ending(Outcome.INVALID, reason=str(error))
         except _TimeIsUpError:
-            ending = _Ending(Outcome.INTERRUPTED, reason=TIME_IS_UP)
+            ending = _Ending(Outcome.INTERRUPTED, reason=CALLED_OFF if is_called_off() else TIME_IS_UP)
     return run.to_record(ending)
 
 
@@ -128,6 +135,7 @@ class _TrialRun:
     on_phase: OnPhase
     find_twin: FindTwin
     deadline_s: float
+    is_called_off: Callable[[], bool]
     durations_s: dict[str, float] = field(default_factory=dict)
     start_phases_s: dict[str, float] = field(default_factory=dict)
     effective: EffectiveFlags | None = None
@@ -181,6 +189,8 @@ class _TrialRun:
             reason=ending.reason,
             points=tuple(self.points.values()),
             confirms=self.order.confirms,
+            nodes=self.order.nodes,
+            slots=self.order.slots,
         )
         if ending.outcome is not Outcome.MEASURED:
             return record
@@ -202,20 +212,20 @@ class _TrialRun:
         name = self.order.name
         owner = owner_of(self.study.name, self.folder)
         plan = plan_launch(self.study.space, self.order.candidate, study=owner, trial=name)
+        is_hurried = self._left_s() < plan.ready_timeout_s
+        timeout_s = min(plan.ready_timeout_s, self._left_s())
+        plan = replace(plan, ready_timeout_s=timeout_s, is_called_off=self.is_called_off)
         folder = self.folder / "trials" / name
         folder.mkdir(parents=True, exist_ok=True)
-        is_hurried = self._left_s() < plan.ready_timeout_s
-        if is_hurried:
-            plan = replace(plan, ready_timeout_s=self._left_s())
         try:
             return stack.enter_context(self.launcher.launch(plan, folder, self._report_start))
         except EngineError as error:
-            if is_hurried and error.failure.kind in _NOT_YET_READY:
+            if error.failure.kind in _NOT_YET_READY and (is_hurried or self.is_called_off()):
                 self._check_time()
             raise
 
     def _left_s(self) -> float:
-        return self.deadline_s - self.launcher.clock.now_s()
+        return 0.0 if self.is_called_off() else self.deadline_s - self.launcher.clock.now_s()
 
     def _check_time(self) -> None:
         if self._left_s() <= _ROUNDING_S:

@@ -1,15 +1,16 @@
 """The loop: baseline, search, confirmation, answer; within a budget, and resumable at any point.
 
-In: a study, a launcher, a budget. Out: a `StudyHistory` with its answer. Talks to the storage (through the
-ledger) and to trials. Invariants: one controller per run folder; every trial is recorded before the next one
-begins; what a killed controller left is settled before anything is launched.
+In: a study, a launcher for each slot, a budget. Out: a `StudyHistory` with its answer. Talks to the storage
+(through the ledger), to slots and to trials. Invariants: one controller per run folder; every trial is
+recorded before the next one begins on its slot; only this thread asks and tells; what a killed controller
+left is settled before anything is launched.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +18,15 @@ from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
 from autotune.errors import InfrastructureError, StudyError
+from autotune.events import (
+    Event,
+    Observe,
+    PhaseBegan,
+    Quarantined,
+    Recovered,
+    TrialEnded,
+    one_at_a_time,
+)
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import conclude
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
@@ -28,56 +38,28 @@ from autotune.search.feasibility import (
     same_candidate,
     same_effect,
 )
-from autotune.search.ledger import AskedTrial, Ledger, StudyHistory
+from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, interrupted
 from autotune.search.place import settle_place
 from autotune.search.repeats import (
-    ALIKE,
     ATTEMPTS,
     SearchEnd,
     baseline_is_due,
     due_again,
-    lost_nodes,
-    stuck,
+    reason_against,
     world_failures,
 )
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.storage import only_writer, storage_errors
 from autotune.search.twin import twin_of
+from autotune.slots import Slot, Slots
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
 from autotune.trial import TrialOrder, run_trial, take_over
 
+__all__ = ["Event", "Observe", "PhaseBegan", "Quarantined", "Recovered", "TrialEnded", "tune"]
+
 FREE_ASKS = 3
 """How many candidates in a row may cost no launch, although the sampler drew many times for each."""
-
-
-@dataclass(frozen=True)
-class PhaseBegan:
-    """A trial goes on to its next phase."""
-
-    trial: AskedTrial
-    phase: str
-
-
-@dataclass(frozen=True)
-class TrialEnded:
-    """A trial was told to the storage."""
-
-    trial: AskedTrial
-    record: TrialRecord
-    left_s: float | None
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """What an earlier controller left behind was settled."""
-
-    run_again: tuple[int, ...]
-    removed: tuple[str, ...]
-
-
-Event: TypeAlias = PhaseBegan | TrialEnded | Recovered
-Observe: TypeAlias = Callable[[Event], None]
 
 
 def tune(
@@ -89,9 +71,12 @@ def tune(
     sampler: SamplerKind = SamplerKind.TPE,
     storage: str | None = None,
     observe: Observe,
+    more_launchers: Sequence[Launcher] = (),
 ) -> StudyHistory:
     """Run a study, or go on with it, until its budget is spent and its answer is known.
 
+    `launcher` is that of the first slot, `more_launchers` are those of the others. `observe` is told of one
+    event at a time, though from several threads.
     `storage`: the address of a PostgreSQL for the trials; None means a file in the folder, or where it began.
 
     Raises:
@@ -102,8 +87,9 @@ def tune(
     with storage_errors(folder), _only_controller(folder):
         save_study(study, folder)
         settle_place(folder, storage)
+        slots = Slots(study, (launcher, *more_launchers))
         with only_writer(study, folder), closing(Ledger(study, folder)) as ledger:
-            return _Tuner(study, launcher, budget, folder, ledger, observe).run(sampler)
+            return _Tuner(study, slots, budget, folder, ledger, one_at_a_time(observe)).run(sampler)
 
 
 @dataclass
@@ -113,10 +99,11 @@ class _Tuner:
     `finished`: the trials that were told, as of the last one. `cut_off`: those that this call's deadline
     ended; a later call, with more time, runs them again. `known`: the candidates the search has settled.
     `doubted`: how many candidates this call asked for that `lessons` speak against, launched or not.
+    `free`: how many asks in a row cost nothing.
     """
 
     study: Study
-    launcher: Launcher
+    slots: Slots
     budget: Budget
     folder: Path
     ledger: Ledger
@@ -125,6 +112,7 @@ class _Tuner:
     cut_off: set[int] = field(default_factory=set)
     known: set[Candidate] = field(default_factory=set)
     doubted: int = 0
+    free: int = 0
     spoilt_confirmations: int = 0
     deadline_s: float | None = None
     has_old_answer: bool = True
@@ -132,13 +120,9 @@ class _Tuner:
 
     def run(self, sampler: SamplerKind) -> StudyHistory:
         """Settle the past, then baseline, search, confirmation and answer."""
-        removed = self.launcher.remove_leftovers(owner_of(self.study.name, self.folder))
-        again = self.ledger.recover()
-        if removed or again:
-            self.observe(Recovered(again, removed))
-        self._take_in(self.ledger.trials())
+        self._settle_the_past()
         allowance = allowance_s(self.budget, self.finished)
-        self.deadline_s = None if allowance is None else self.launcher.clock.now_s() + allowance
+        self.deadline_s = None if allowance is None else self.slots.now_s + allowance
         self.ledger.use(
             make_sampler(
                 sampler,
@@ -146,93 +130,157 @@ class _Tuner:
                 seed=self.study.seed + len(self.finished),
                 accepts=self._is_worth_a_trial,
                 prior=twin_of(self.study) if sampler is SamplerKind.GP else None,
+                is_parallel=len(self.slots.usable) > 1,
             )
         )
         self.ledger.end_search(None)
         try:
-            self._measure_baseline()
-            self.ledger.end_search(self._search())
-        except KeyboardInterrupt:
-            self.ledger.end_search(SearchEnd.STOPPED)
-            raise
-        self._confirm()
+            with self.slots:
+                self._search()
+                self._keep_busy(partial(self._next_confirmation, cut_off=len(self.cut_off)))
+        finally:
+            for asked, spent_s in self.slots.unfinished:
+                self.ledger.note_spent(asked, spent_s)
         self.ledger.answer(conclude(self._contest(), self.study.slo))
         return self.ledger.history()
 
-    def _measure_baseline(self) -> None:
-        baseline = Candidate.of(self.study.space.baseline)
-        dialect = dialect_of(self.study.space.engine)
-        expected = dialect.known_defaults(self.study.space, baseline.to_dict())
-        where = {**expected, **baseline.to_dict()}
-        while (
+    def _settle_the_past(self) -> None:
+        """Take in what was told, and what an earlier controller left behind."""
+        removed: tuple[str, ...] = ()
+        for slot in self.slots.usable:
+            try:
+                removed += slot.launcher.remove_leftovers(owner_of(self.study.name, self.folder))
+            except InfrastructureError as error:
+                self._put_in_quarantine(slot, error)
+        self.ledger.keep_quarantine(self.slots.quarantined)
+        again = self.ledger.recover()
+        if removed or again:
+            self.observe(Recovered(again, removed))
+        self._take_in(self.ledger.trials())
+
+    # ---- what runs next
+
+    def _search(self) -> None:
+        """Launch the baseline and candidates until there is a reason to end, and keep it."""
+        try:
+            self._keep_busy(lambda _: self._next_of_search())
+        except KeyboardInterrupt:
+            self.ledger.end_search(SearchEnd.STOPPED)
+            raise
+        self.ledger.end_search(self._search_end())
+
+    def _next_of_search(self) -> AskedTrial | None:
+        if self._is_baseline_next():
+            baseline = Candidate.of(self.study.space.baseline).to_dict()
+            expected = dialect_of(self.study.space.engine).known_defaults(self.study.space, baseline)
+            return self.ledger.ask_for(Candidate.of(baseline), Role.BASELINE, {**expected, **baseline})
+        if self._search_end() is not None:
+            return None
+        due = self._due_again()
+        return self.ledger.ask_again(due[0]) if due else self.ledger.ask()
+
+    def _is_baseline_next(self) -> bool:
+        return (
             not self.cut_off
             and baseline_is_due(self.finished)
-            and has_launches(self.budget, self.finished)
+            and all(asked.role is not Role.BASELINE for asked in self.slots.running)
+            and self._has_launches()
             and fits(self.finished, self._left_s())
-        ):
-            self._run(self.ledger.ask_for(baseline, Role.BASELINE, where))
+        )
 
-    def _search(self) -> SearchEnd:
-        """Launch candidates until there is a reason to end, and return it."""
-        free = 0
-        while (end := self._search_end(free)) is None:
-            due = self._due_again()
-            record = self._run(self.ledger.ask_again(due[0]) if due else self.ledger.ask())
-            free = 0 if record.durations_s else free + 1
-        return end
-
-    def _search_end(self, free: int) -> SearchEnd | None:
-        """Return why the search ends now, None if it goes on; `free`: how many asks in a row cost nothing."""
-        if not has_launches(self.budget, self.finished):
+    def _search_end(self) -> SearchEnd | None:
+        """Return why the search ends now, None if it goes on."""
+        if not self._has_launches():
             return SearchEnd.LAUNCHES
-        if len(self.known) >= self.study.space.size and not self._due_again():
+        if len(self._taken()) >= self.study.space.size and not self._due_again():
             return SearchEnd.EXHAUSTED
-        reserved_s = reserve_s(self.budget, self.finished)
-        if self.cut_off or not fits(self.finished, self._left_s(), reserved_s=reserved_s):
+        if self.cut_off or not fits(self.finished, self._left_s(), reserved_s=self._reserve_s()):
             return SearchEnd.TIME
-        return SearchEnd.STALLED if free >= FREE_ASKS else None
+        return SearchEnd.STALLED if self.free >= FREE_ASKS else None
+
+    def _has_launches(self) -> bool:
+        return has_launches(self.budget, self.finished, running=len(self.slots.running))
 
     def _due_again(self) -> tuple[int, ...]:
-        return tuple(number for number in due_again(self.finished) if number not in self.cut_off)
+        runs_again = {asked.again for asked in self.slots.running}
+        return tuple(each for each in due_again(self.finished) if each not in self.cut_off | runs_again)
 
-    def _confirm(self) -> None:
-        """Launch the finalists and the baseline again, as far as time allows."""
-        contest, lost = self._contest(), len(self.cut_off)
-        while fits(self.finished, self._left_s()) and len(self.cut_off) == lost:
-            chosen = contest.next_launch(rounds=self.budget.rounds)
-            if chosen is None or self.spoilt_confirmations >= ATTEMPTS * len(contest.contenders):
-                return
-            candidate = chosen.record.to_candidate()
-            where = candidate.to_dict()
-            self._run(self.ledger.ask_for(candidate, Role.CONFIRMATION, where, chosen.number))
-            contest = self._contest()
+    def _next_confirmation(self, slot: Slot, *, cut_off: int) -> AskedTrial | None:
+        """Return a fresh launch of a finalist or the baseline, None if time or rounds are over."""
+        contest = self._contest()
+        is_over = len(self.cut_off) > cut_off or not fits(self.finished, self._left_s())
+        if is_over or self.spoilt_confirmations >= ATTEMPTS * len(contest.contenders):
+            return None
+        chosen = contest.next_launch(rounds=self.budget.rounds, turn=self.slots.turn_of(slot))
+        if chosen is None:
+            return None
+        candidate = chosen.record.to_candidate()
+        return self.ledger.ask_for(candidate, Role.CONFIRMATION, candidate.to_dict(), chosen.number)
 
     def _contest(self) -> Contest:
         return contest_of(self._settled(), self.study.slo, count=self.budget.finalists)
 
-    def _run(self, asked: AskedTrial) -> TrialRecord:
-        """Take one asked trial to its told record.
+    # ---- running
+
+    def _keep_busy(self, next_trial: Callable[[Slot], AskedTrial | None]) -> None:
+        """Run trials on all slots until there is none left to run."""
+        while True:
+            for slot in self.slots.free:
+                self._fill(slot, next_trial)
+            if not self.slots.busy:
+                return
+            self._end_one()
+
+    def _fill(self, slot: Slot, next_trial: Callable[[Slot], AskedTrial | None]) -> None:
+        """Begin the next trial on a slot; those that need no launch are settled on the way."""
+        while (asked := next_trial(slot)) is not None:
+            self.observe(PhaseBegan(asked, "asked"))
+            record = self._without_launch(asked)
+            if record is None:
+                self._begin(slot, asked)
+                return
+            self._settle(asked, record)
+
+    def _end_one(self) -> None:
+        """Wait for a trial to end and settle it; a slot that did not come clean or does not serve is left.
 
         Raises:
-            InfrastructureError: nothing starts on these nodes, whatever the candidate, or they keep failing.
+            InfrastructureError: no slot is left.
         """
-        self.observe(PhaseBegan(asked, "asked"))
-        record = self._without_launch(asked) or self._launch(asked)
+        slot, asked, spent_s = self.slots.next_ended()
+        try:
+            record = slot.take()
+        except InfrastructureError as error:
+            self._put_in_quarantine(slot, error)
+            record = interrupted(asked, spent_s, f"the node failed: {error}")
+            record = record.model_copy(update={"nodes": slot.nodes, "slots": len(self.slots.usable) + 1})
+            slot.asked = None
+        else:
+            if record.outcome is Outcome.INTERRUPTED:
+                self.cut_off.add(asked.number)
+        self._settle(asked, record)
+        reason = reason_against(self.finished, record, slot.nodes)
+        if reason is not None:
+            where = f"    The logs are under {self.folder / 'trials'}."
+            self._put_in_quarantine(slot, InfrastructureError(f"{reason}\n{where}"))
+
+    def _settle(self, asked: AskedTrial, record: TrialRecord) -> None:
+        """Tell a trial, and take it in."""
         self.observe(PhaseBegan(asked, "record"))
         self.ledger.tell(asked, record)
-        if record.outcome is Outcome.INTERRUPTED:
-            self.cut_off.add(asked.number)
-        if (
-            record.outcome is Outcome.INVALID
-            and asked.role is Role.CONFIRMATION
-            and not record.is_lost_to_node
-        ):
-            self.spoilt_confirmations += 1
+        if record.outcome is Outcome.INVALID and not record.is_lost_to_node:
+            self.spoilt_confirmations += asked.role is Role.CONFIRMATION
+        if asked.role is Role.SEARCH:
+            self.free = 0 if record.durations_s else self.free + 1
         self._take_in((*self.finished, NumberedTrial(asked.number, record, asked.again)))
         self.observe(TrialEnded(asked, record, self._left_s()))
-        self._refuse_lost_nodes(record)
-        self._refuse_a_dead_world(record)
-        return record
+
+    def _put_in_quarantine(self, slot: Slot, error: InfrastructureError) -> None:
+        try:
+            self.slots.put_in_quarantine(slot, error)
+        finally:
+            self.ledger.keep_quarantine(self.slots.quarantined)
+        self.observe(Quarantined(slot.nodes, str(error)))
 
     def _without_launch(self, asked: AskedTrial) -> TrialRecord | None:
         """Return the record of a candidate that needs no launch, None if it must be launched."""
@@ -242,8 +290,8 @@ class _Tuner:
             outcome=Outcome.INFEASIBLE,
             role=asked.role,
             candidate=asked.candidate.to_dict(),
-            is_simulated=self.launcher.is_simulated,
-            began_s=self.launcher.clock.now_s(),
+            is_simulated=self.slots.is_simulated,
+            began_s=self.slots.now_s,
         )
         reason = self._certain_reason(asked.candidate) or self._doubt(asked.candidate)
         if reason is not None:
@@ -251,7 +299,7 @@ class _Tuner:
         twin = same_candidate(asked.candidate, self._settled())
         return None if twin is None else take_over(record, *twin)
 
-    def _launch(self, asked: AskedTrial) -> TrialRecord:
+    def _begin(self, slot: Slot, asked: AskedTrial) -> None:
         if self.has_old_answer:
             self.ledger.answer(None)  # it does not know this launch
             self.has_old_answer = False
@@ -261,67 +309,46 @@ class _Tuner:
             candidate=asked.candidate,
             confirms=asked.confirms,
             measure_all=asked.role is not Role.SEARCH,
+            nodes=slot.nodes,
+            slots=len(self.slots.usable),
         )
 
         def find_twin(effective: EffectiveFlags) -> tuple[int, TrialRecord] | None:
             return same_effect(asked.candidate, effective, self.study.space, self._settled())
 
-        with self._noting_time(asked):
-            return run_trial(
-                self.study,
-                order,
-                self.launcher,
-                self.folder,
-                on_phase=lambda phase: self.observe(PhaseBegan(asked, phase)),
-                find_twin=find_twin,
-                deadline_s=self._deadline_of(asked.role),
-            )
-
-    @contextmanager
-    def _noting_time(self, asked: AskedTrial) -> Iterator[None]:
-        """Keep the time of a launch that is cut off by whatever raises inside."""
-        began_s, has_ended = self.launcher.clock.now_s(), False
-        try:
-            yield
-            has_ended = True
-        finally:
-            if not has_ended:
-                self.ledger.note_spent(asked, self.launcher.clock.now_s() - began_s)
+        run = partial(
+            run_trial,
+            slot.study,
+            order,
+            slot.launcher,
+            self.folder,
+            on_phase=lambda phase: self.observe(PhaseBegan(asked, phase)),
+            find_twin=find_twin,
+            deadline_s=self._deadline_of(asked.role),
+            is_called_off=self.slots.is_called_off,
+        )
+        self.slots.begin(slot, asked, run)
 
     def _deadline_of(self, role: Role) -> float | None:
         """Return when a launch is cut short; the search leaves the confirmation its time."""
         if self.deadline_s is None:
             return None
-        reserved_s = reserve_s(self.budget, self.finished) if role is Role.SEARCH else 0.0
+        reserved_s = self._reserve_s() if role is Role.SEARCH else 0.0
         return self.deadline_s - reserved_s - teardown_s(self.finished)
 
-    def _refuse_lost_nodes(self, record: TrialRecord) -> None:
-        failure = lost_nodes(self.finished)
-        if failure is None or not record.is_lost_to_node:
-            return
-        raise InfrastructureError(
-            f"the nodes do not serve this study: {failure.kind}: {failure.line}\n"
-            f"    The logs are under {self.folder / 'trials'}. Put it right and run the same command again; "
-            "these launches count against no candidate and no number of launches, only against the time."
-        )
-
-    def _refuse_a_dead_world(self, record: TrialRecord) -> None:
-        failure = stuck(self.finished)
-        if failure is None or record.outcome is not Outcome.FAILED:
-            return
-        raise InfrastructureError(
-            f"no engine was ever ready, and the last {ALIKE} launches or more failed alike: "
-            f"{failure.kind}: {failure.line}\n"
-            f"    The logs are under {self.folder / 'trials'}. Put it right and run the same command again; "
-            "these launches will not count against their candidates."
-        )
+    def _reserve_s(self) -> float:
+        return reserve_s(self.budget, self.finished, slots=len(self.slots.usable))
 
     def _is_worth_a_trial(self, candidate: Candidate) -> bool:
         """Whether it is worth one; a doubted candidate is only if the last one was not refused."""
-        if candidate in self.known or self._certain_reason(candidate) is not None:
+        if candidate in self._taken() or self._certain_reason(candidate) is not None:
             return False
         was_refused = bool(self.finished) and self.finished[-1].record.outcome is Outcome.INFEASIBLE
         return not was_refused or self.lessons.doubt(candidate) is None
+
+    def _taken(self) -> set[Candidate]:
+        """Return the candidates that the search has settled, or runs."""
+        return self.known | {asked.candidate for asked in self.slots.running if asked.role is Role.SEARCH}
 
     def _certain_reason(self, candidate: Candidate) -> str | None:
         return infeasible_reason(self.study.space, candidate) or self.lessons.refusal(candidate)
@@ -350,7 +377,7 @@ class _Tuner:
         )
 
     def _left_s(self) -> float | None:
-        return None if self.deadline_s is None else self.deadline_s - self.launcher.clock.now_s()
+        return None if self.deadline_s is None else self.deadline_s - self.slots.now_s
 
 
 @contextmanager

@@ -340,6 +340,9 @@ class RealClock:
     def now_s(self) -> float:
         return time.monotonic()
 
+    def idle_until(self, moment_s: float) -> None:
+        assert moment_s < 0  # nobody asks for it
+
 
 class ServedEngine:
     """An engine whose answers come over HTTP, from a server that runs already."""

@@ -7,7 +7,7 @@ since other ranks answer a health page too. Invariant: the first failure that is
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,9 @@ class MonotonicClock:
     def now_s(self) -> float:
         """Return seconds since an arbitrary start."""
         return time.monotonic()
+
+    def idle_until(self, moment_s: float) -> None:
+        """Do nothing: real time passes by itself."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class WatchedRank(Protocol):
 
 
 class LaunchWatch:
-    """A launch as seen from outside."""
+    """A launch as seen from outside. `began`: when the phases before the engine's own were entered."""
 
     def __init__(
         self,
@@ -97,6 +100,8 @@ class LaunchWatch:
         clock: Clock,
         patience: Patience,
         budgets: PhaseBudgets | None = None,
+        *,
+        began: Mapping[StartPhase, float] = {},
     ) -> None:
         self.plan = plan
         self.api = EngineApi(plan.base_url, dialect_of(plan.engine))
@@ -106,7 +111,7 @@ class LaunchWatch:
         self._patience = patience
         self._budgets = budgets or PhaseBudgets(patience.phases)
         self._ranks: Sequence[WatchedRank] = ()
-        self._entered_s: dict[StartPhase, float] = {}
+        self._entered_s = dict(began)
         self._failure: EngineFailure | None = None
 
     def begin(self) -> None:
@@ -261,6 +266,8 @@ class LaunchWatch:
 
     def _overdue_line(self) -> str | None:
         """Return why the launch takes too long: over all, or in its phase by what earlier launches took."""
+        if self.plan.is_called_off():
+            return "called off"
         if self._waited_s() >= self.plan.ready_timeout_s:
             return f"not ready after {self.plan.ready_timeout_s:g} s, still in phase {self.phase}"
         spent_s = self._clock.now_s() - self._entered_s[self.phase]

@@ -62,6 +62,10 @@ class Clock(Protocol):
         """Return seconds since an arbitrary start."""
         ...
 
+    def idle_until(self, moment_s: float) -> None:
+        """Let nothing happen until a moment; time that passes by itself needs no help."""
+        ...
+
 
 class Launcher(Protocol):
     """Starts engines. Leaves nothing behind: no process, no port, no file outside the trial's folder."""

@@ -1,7 +1,9 @@
 """The launcher that a study asks for.
 
-In: a study's search space. Out: a `Launcher`.
+In: a study's search space, and what its earlier launches took. Out: a `Launcher`.
 """
+
+from collections.abc import Iterable, Mapping
 
 from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
@@ -11,8 +13,8 @@ from autotune.simulator.profile import read_profile
 from autotune.space import LauncherKind, SearchSpace
 
 
-def open_launcher(space: SearchSpace, *, seed: int) -> Launcher:
-    """Return the launcher of the space.
+def open_launcher(space: SearchSpace, *, seed: int, learnt: Iterable[Mapping[str, float]] = ()) -> Launcher:
+    """Return the launcher of the space; `learnt`: the start phases' seconds of the study's earlier launches.
 
     Raises:
         ConfigError: the simulated launcher lacks a profile, or the docker launcher an image.
@@ -32,4 +34,4 @@ def open_launcher(space: SearchSpace, *, seed: int) -> Launcher:
                 raise ConfigError("launcher 'docker' needs an 'image' in the search space")
             from autotune.engine.docker.launcher import DockerLauncher  # noqa: PLC0415 - docker-py takes 0.2 s
 
-            return DockerLauncher(space.nodes)
+            return DockerLauncher(space.all_nodes, learnt=learnt)

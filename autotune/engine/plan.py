@@ -22,9 +22,17 @@ class RankPlan:
     environment: tuple[tuple[str, str], ...]
 
 
+def never() -> bool:
+    """Tell that nothing was called off."""
+    return False
+
+
 @dataclass(frozen=True)
 class LaunchPlan:
-    """One engine over all its nodes, in rank order. `engine` names its dialect."""
+    """One engine over all its nodes, in rank order. `engine` names its dialect.
+
+    `is_called_off`: whether nobody wants the engine any more, so that its start need not be waited for.
+    """
 
     engine: str
     version: str
@@ -39,6 +47,7 @@ class LaunchPlan:
     ready_timeout_s: float
     labels: tuple[tuple[str, str], ...]
     ranks_meeting_at: Callable[[int], tuple[RankPlan, ...]] = field(repr=False, compare=False)
+    is_called_off: Callable[[], bool] = field(default=never, repr=False, compare=False)
 
     @property
     def base_url(self) -> str:

@@ -44,6 +44,10 @@ class VirtualClock:
         """Let time pass."""
         self._now_s += seconds
 
+    def idle_until(self, moment_s: float) -> None:
+        """Let time pass until a moment, if that is still to come."""
+        self._now_s = max(self._now_s, moment_s)
+
 
 class SimulatedLauncher:
     """Starts engines of one profile in virtual time."""

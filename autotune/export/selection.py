@@ -72,7 +72,10 @@ class Selection:
         """
         space = self.history.study.space
         leader = space.nodes[0].model_copy(update={"address": address})
-        changes: dict[str, object] = {"launcher": LauncherKind.DOCKER, "nodes": (leader, *space.nodes[1:])}
+        changes: dict[str, object] = {
+            "launcher": LauncherKind.DOCKER,
+            "all_nodes": (leader, *space.nodes[1:]),
+        }
         if space.launcher is LauncherKind.PROCESS and space.image is not None:
             changes["command"] = None
         study = self.history.study.model_copy(update={"space": space.model_copy(update=changes)})

@@ -28,7 +28,7 @@ from autotune.search.budget import Budget, allowance_s
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import AskedTrial, StudyHistory
 from autotune.study import Study
-from autotune.tuner import Event, PhaseBegan, Recovered, TrialEnded
+from autotune.tuner import Event, PhaseBegan, Quarantined, Recovered, TrialEnded
 
 _TOLD_LINES = 100
 _SIMULATED_STATUS_EVERY_S = 0.25
@@ -97,6 +97,8 @@ class StudyView:
                     self._begin(asked, phase)
                 case TrialEnded(trial=asked, record=record, left_s=left_s):
                     self._end(NumberedTrial(asked.number, record, asked.again), left_s)
+                case Quarantined(nodes=nodes, reason=reason):
+                    self.say(f"{' '.join(nodes)} is not used any more: {' '.join(reason.split())}")
                 case Recovered(run_again=again, removed=removed):
                     self._tell_recovered(again, removed)
             now_s = monotonic()

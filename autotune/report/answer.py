@@ -125,6 +125,8 @@ def explanation(history: StudyHistory) -> Iterator[str]:
         case None:
             yield from _progress_lines(history)
     yield from _search_lines(history)
+    for nodes, reason in history.quarantine.items():
+        yield f"{nodes} was not used any more: {' '.join(reason.split())}"
 
 
 def trial_name(history: StudyHistory, trial: NumberedTrial) -> str:

@@ -13,7 +13,7 @@ from itertools import combinations
 
 from autotune.document import Frozen
 from autotune.record import Outcome, TrialRecord
-from autotune.search.confirmation import Contest
+from autotune.search.confirmation import Contest, Place
 from autotune.search.gains import Gain, LaunchModel, fit
 from autotune.slo import FRESH_LAUNCHES, CeilingVerdict, Decision, Slo, Verdict, pool
 
@@ -179,7 +179,8 @@ class _Standings:
 
 def _standings(contest: Contest, slo: Slo, error_rate: float) -> _Standings:
     """Compare the finalists with the baseline; with several objectives every contender with every other."""
-    confirmed = [_confirm(each.number, contest.fresh, slo) for each in contest.contenders]
+    fresh = contest.compared
+    confirmed = [_confirm(each.number, fresh, slo) for each in contest.contenders]
     goals, pairs = slo.goals, len(list(combinations(confirmed, 2)))
     comparisons = len(contest.finalists) if len(goals) == 1 else len(goals) * pairs
     models = tuple(
@@ -188,6 +189,7 @@ def _standings(contest: Contest, slo: Slo, error_rate: float) -> _Standings:
             goal,
             error_rate=error_rate,
             comparisons=comparisons,
+            places={each.trial: _places(each.trial, fresh) for each in confirmed},
         )
         for index, goal in enumerate(goals)
     )
@@ -208,6 +210,12 @@ def _confirm(number: int, fresh: Sequence[TrialRecord], slo: Slo) -> Confirmed:
         failed_launches=sum(record.outcome is Outcome.FAILED for record in own),
         verdict=pool([record.verdict for record in measured if record.verdict is not None], slo),
     )
+
+
+def _places(number: int, fresh: Sequence[TrialRecord]) -> list[Place]:
+    """Return where each value of `Confirmed.values` was measured."""
+    own = [each for each in fresh if each.confirms == number and each.outcome is Outcome.MEASURED]
+    return [each.nodes for each in own if each.objectives]
 
 
 def _decide_one(standings: _Standings) -> dict[str, object]:

@@ -39,7 +39,8 @@ def allowance_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float | None
     """Return the seconds that this call may take after the trials of earlier calls, None if unlimited."""
     limits = [] if budget.call_s is None else [budget.call_s]
     if budget.study_s is not None:
-        limits.append(budget.study_s - sum(trial.record.duration_s for trial in trials))
+        spent_s = sum(trial.record.duration_s / trial.record.slots for trial in trials)
+        limits.append(budget.study_s - spent_s)
     return min(limits, default=None)
 
 
@@ -65,9 +66,13 @@ def expected_trial_s(records: Sequence[TrialRecord]) -> float:
     return _measured_trial_s(records) or max((record.duration_s for record in records), default=0.0)
 
 
-def reserve_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float:
-    """Return the seconds that the search leaves to the confirmation; 0 while nothing was measured."""
-    return budget.confirmation_launches * _measured_trial_s([trial.record for trial in trials])
+def reserve_s(budget: Budget, trials: Sequence[NumberedTrial], *, slots: int = 1) -> float:
+    """Return the seconds that the search leaves to the confirmation; 0 while nothing was measured.
+
+    Slots run rounds side by side, each of them whole.
+    """
+    in_a_row = (budget.finalists + 1) * -(-budget.rounds // slots)
+    return in_a_row * _measured_trial_s([trial.record for trial in trials])
 
 
 def teardown_s(trials: Sequence[NumberedTrial]) -> float:
@@ -75,9 +80,9 @@ def teardown_s(trials: Sequence[NumberedTrial]) -> float:
     return max((trial.record.durations_s.get("teardown", 0.0) for trial in trials), default=0.0)
 
 
-def has_launches(budget: Budget, trials: Sequence[NumberedTrial]) -> bool:
-    """Whether a launch of the search, or of the baseline, is left."""
-    return budget.launches is None or launches_used(trials) < budget.launches
+def has_launches(budget: Budget, trials: Sequence[NumberedTrial], *, running: int = 0) -> bool:
+    """Whether a launch of the search, or of the baseline, is left beside those that run."""
+    return budget.launches is None or launches_used(trials) + running < budget.launches
 
 
 def fits(trials: Sequence[NumberedTrial], left_s: float | None, *, reserved_s: float = 0.0) -> bool:

@@ -1,19 +1,36 @@
 """Who is launched afresh after the search, and in which order: the finalists and the baseline, interleaved.
 
 In: the trials of a study. Out: the `Contest`, which knows the next launch. Pure. Invariants: every round
-launches every contender once; contenders are compared by launches of one time, so that a later call that
-finds another finalist confirms all of them anew.
+launches every contender once, and all of them on the same slot, so that a slow node slows everybody;
+contenders are compared by launches of one time, so that a later call that finds another finalist confirms
+all of them anew.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.slo import Decision, Objective, Slo
+
+Place: TypeAlias = tuple[str, ...]
+"""The nodes of a slot; none where a study has but one."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which slot is free for a fresh launch.
+
+    `here`: that slot; `usable`: all that work, in their order; `busy`: those at work right now.
+    """
+
+    here: Place = ()
+    usable: tuple[Place, ...] = ((),)
+    busy: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -44,17 +61,56 @@ class Contest:
         """The baseline, if there is one, and the finalists."""
         return (*([self.baseline] if self.baseline else []), *self.finalists)
 
-    def next_launch(self, *, rounds: int) -> NumberedTrial | None:
-        """Return whose candidate is launched next, None if nothing is left to confirm.
+    @property
+    def compared(self) -> tuple[TrialRecord, ...]:
+        """The fresh launches to compare: of several slots whole rounds only, and what speaks against one."""
+        if len({record.nodes for record in self.fresh}) <= 1:
+            return self.fresh
+        seen: Counter[tuple[Place, int | None]] = Counter()
+        kept = []
+        for record in self.fresh:
+            seen[record.nodes, record.confirms] += 1
+            is_whole = seen[record.nodes, record.confirms] <= self._rounds_on(record.nodes)
+            if is_whole or _is_refutation(record):
+                kept.append(record)
+        return tuple(kept)
+
+    def next_launch(self, *, rounds: int, turn: Turn = Turn()) -> NumberedTrial | None:
+        """Return whose candidate is launched next on the free slot, None if nothing is left to confirm.
 
         A baseline that nothing competes with was not selected by its value: one fresh launch beside its
         own trial suffices, and none if it missed the SLO already.
         """
         if not self.finalists:
             rounds = int(self.baseline is not None and not _misses(self.baseline.record))
-        launched = [record.confirms for record in self.fresh if record.confirms is not None]
-        number = next_confirmation([each.number for each in self.contenders], launched, rounds=rounds)
+        number = next_confirmation(
+            [each.number for each in self.contenders],
+            self._launched_on(turn.here),
+            rounds=rounds - self._rounds_elsewhere(turn),
+            begins_backwards=turn.usable.index(turn.here) % 2 == 1,
+        )
         return next((each for each in self.contenders if each.number == number), None)
+
+    def _rounds_elsewhere(self, turn: Turn) -> int:
+        """Return how many rounds other slots have completed, or will: those begun on a slot that works."""
+        others = {record.nodes for record in self.fresh} | {*turn.usable}
+        return sum(
+            self._rounds_on(place)
+            + (place in turn.usable and (place in turn.busy or self._has_begun_on(place)))
+            for place in others - {turn.here}
+        )
+
+    def _launched_on(self, place: Place) -> list[int]:
+        return [each.confirms for each in self.fresh if each.nodes == place and each.confirms is not None]
+
+    def _rounds_on(self, place: Place) -> int:
+        counts = Counter(self._launched_on(place))
+        return min((counts[each.number] for each in self.contenders), default=0)
+
+    def _has_begun_on(self, place: Place) -> bool:
+        """Whether a round is begun there and not complete."""
+        counts = Counter(self._launched_on(place))
+        return any(counts[each.number] > self._rounds_on(place) for each in self.contenders)
 
 
 def contest_of(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> Contest:
@@ -96,15 +152,17 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
     return tuple(front[pick] for pick in picks)
 
 
-def next_confirmation(contenders: Sequence[int], launched: Sequence[int], *, rounds: int) -> int | None:
-    """Return the trial to launch again, None when every round is complete.
+def next_confirmation(
+    contenders: Sequence[int], launched: Sequence[int], *, rounds: int, begins_backwards: bool = False
+) -> int | None:
+    """Return the trial to launch again on a slot, None when every round is complete.
 
-    `contenders`: the baseline and the finalists; `launched`: the trials confirmed so far. Every second round
-    runs backwards, so that a drift of the machine hits nobody twice from the same side.
+    `contenders`: the baseline and the finalists; `launched`: the trials confirmed there so far. Every second
+    round runs backwards, so that a drift of the machine hits nobody twice from the same side.
     """
     counts = Counter(launched)
     for index in range(rounds):
-        for number in contenders if index % 2 == 0 else reversed(contenders):
+        for number in contenders if index % 2 == begins_backwards else reversed(contenders):
             if counts[number] <= index:
                 return number
     return None

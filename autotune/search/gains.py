@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotune.document import Frozen
 from autotune.interval import student_quantile
+from autotune.search.confirmation import Place
 from autotune.slo import Objective
 
 
@@ -48,15 +50,24 @@ class LaunchModel:
 
 
 def fit(
-    values: Mapping[int, Sequence[float]], objective: Objective, *, error_rate: float, comparisons: int
+    values: Mapping[int, Sequence[float]],
+    objective: Objective,
+    *,
+    error_rate: float,
+    comparisons: int,
+    places: Mapping[int, Sequence[Place]] | None = None,
 ) -> LaunchModel:
     """Return the one-way model of the logarithms of an objective.
+
+    `places`: where each value was measured. Every contender was launched as often on each of them, so what a
+    place adds to all of them is taken off, at the price of a degree of freedom.
 
     Student's t with Bonferroni's correction for the number of comparisons. One value per contender leaves
     no degree of freedom, hence no gain; a contender with a value that is not positive has none either.
     """
-    logs = {number: np.log(each) for number, each in values.items() if each and min(each) > 0}
-    freedom = sum(len(log) - 1 for log in logs.values())
+    plain = {number: np.log(each) for number, each in values.items() if each and min(each) > 0}
+    logs, effects = _levelled(plain, places or {})
+    freedom = max(sum(len(log) - 1 for log in logs.values()) - effects, 0)
     squares = sum(float(((log - log.mean()) ** 2).sum()) for log in logs.values())
     side = error_rate / 2 / max(comparisons, 1)
     return LaunchModel(
@@ -66,3 +77,20 @@ def fit(
         quantile=student_quantile(1 - side, freedom) if freedom else math.nan,
         sign=1.0 if objective.direction == "maximise" else -1.0,
     )
+
+
+def _levelled(
+    logs: Mapping[int, NDArray[np.float64]], places: Mapping[int, Sequence[Place]]
+) -> tuple[Mapping[int, NDArray[np.float64]], int]:
+    """Return the logarithms without what each place adds to all, and how many such effects were estimated."""
+    off: dict[Place, list[float]] = {}
+    for number, log in logs.items():
+        for place, each in zip(places.get(number, ()), log - log.mean(), strict=False):
+            off.setdefault(place, []).append(float(each))
+    if len(off) <= 1:
+        return logs, 0
+    effects = {place: float(np.mean(each)) for place, each in off.items()}
+    levelled = {
+        number: log - np.array([effects[each] for each in places[number]]) for number, log in logs.items()
+    }
+    return levelled, len(effects) - 1

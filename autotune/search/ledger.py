@@ -7,7 +7,7 @@ between the two loses nothing; Optuna only keeps trials, it neither asks nor que
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class StudyHistory:
     """A study as its storage tells it; the only thing that reports and exports read.
 
     `trials`: finished trials in order of their numbers. `running`: how many are under way or were cut off.
+    `quarantine`: why nodes are out of use, by their names.
     `search_end`: why the search ended, None while it goes on or after its controller was killed.
     """
 
@@ -48,6 +49,7 @@ class StudyHistory:
     running: int
     answer: Answer | None
     search_end: SearchEnd | None = None
+    quarantine: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Ledger:
                 running=len(self._stored(TrialState.RUNNING)),
                 answer=None if answer is None else Answer.model_validate_json(answer),
                 search_end=None if end is None else SearchEnd(end),
+                quarantine=attributes.get("quarantine", {}),
             )
 
     def ask(self) -> AskedTrial:
@@ -160,6 +163,10 @@ class Ledger:
         """Keep why the search ended; None while it goes on."""
         self._optuna.set_user_attr("search_end", end)
 
+    def keep_quarantine(self, reasons: Mapping[str, str]) -> None:
+        """Keep which nodes are out of use, and why."""
+        self._optuna.set_user_attr("quarantine", dict(reasons))
+
     def recover(self) -> tuple[int, ...]:
         """Settle the trials of a controller that is gone; return the numbers of those that were cut off.
 
@@ -174,7 +181,8 @@ class Ledger:
                 self.tell(_asked(trial.number, trial.user_attrs), self._numbered(trial).record)
             else:
                 asked = _asked(trial.number, trial.user_attrs)
-                self.tell(asked, _interrupted(asked, trial.user_attrs.get("spent_s")))
+                spent_s = trial.user_attrs.get("spent_s")
+                self.tell(asked, interrupted(asked, spent_s, "the controller ended during this trial"))
                 cut_off.append(trial.number)
         return tuple(cut_off)
 
@@ -266,7 +274,8 @@ def _asked(number: int, attributes: Mapping[str, Any]) -> AskedTrial:
     )
 
 
-def _interrupted(asked: AskedTrial, spent_s: float | None) -> TrialRecord:
+def interrupted(asked: AskedTrial, spent_s: float | None, reason: str) -> TrialRecord:
+    """Return the record of a trial that was cut off and says nothing about its candidate."""
     return TrialRecord(
         outcome=Outcome.INTERRUPTED,
         role=asked.role,
@@ -274,6 +283,6 @@ def _interrupted(asked: AskedTrial, spent_s: float | None) -> TrialRecord:
         is_simulated=False,
         began_s=0.0,
         durations_s={} if spent_s is None else {"cut off": spent_s},
-        reason="the controller ended during this trial",
+        reason=reason,
         confirms=asked.confirms,
     )

@@ -56,7 +56,9 @@ class OwnTrials(_CachedStorage):
             self._known(trial_id).user_attrs[key] = value
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Write to the database, then to what is known."""
+        """Write to the database, then to what is known; not of a trial that a sampler only draws for."""
+        if trial_id < 0:
+            return
         super().set_trial_system_attr(trial_id, key, value)
         if self._is_current:
             self._known(trial_id).system_attrs[key] = value

@@ -11,7 +11,7 @@ from itertools import groupby, takewhile
 
 from autotune.failure import EngineFailure, FailureKind
 from autotune.record import Outcome, Role, TrialRecord
-from autotune.search.confirmation import NumberedTrial
+from autotune.search.confirmation import NumberedTrial, Place
 
 ATTEMPTS = 2
 """How often a candidate is launched whose measurement was invalid, or a baseline that was unlucky."""
@@ -78,33 +78,60 @@ def baseline_is_due(trials: Sequence[NumberedTrial]) -> bool:
 
 
 def world_failures(trials: Sequence[NumberedTrial]) -> frozenset[int]:
-    """Return the trials that failed alike, `ALIKE` or more in a row, before the first engine was ready."""
-    runs = _runs_of_failures(trials)
+    """Return the trials that failed alike, `ALIKE` or more in a row, before a slot's first engine was up."""
+    runs = [
+        run for nodes in {each.record.nodes for each in trials} for run in _runs_of_failures(trials, nodes)
+    ]
     return frozenset(trial.number for run in runs if len(run) >= ALIKE for trial in run)
 
 
-def stuck(trials: Sequence[NumberedTrial]) -> EngineFailure | None:
-    """Return the failure that every launch now ends with, None if an engine was ever ready or may be."""
-    if any(trial.record.effective is not None for trial in trials):
+def stuck(trials: Sequence[NumberedTrial], nodes: Place = ()) -> EngineFailure | None:
+    """Return the failure that all launches on a slot end with, None if one was ever ready there or may be."""
+    if any(trial.record.effective is not None for trial in _on(trials, nodes)):
         return None
-    runs = _runs_of_failures(trials)
+    runs = _runs_of_failures(trials, nodes)
     return runs[-1][-1].record.failure if runs and len(runs[-1]) >= ALIKE else None
 
 
-def lost_nodes(trials: Sequence[NumberedTrial]) -> EngineFailure | None:
-    """Return the failure of a node that every launch now meets, None if the next one may fare better.
+def lost_nodes(trials: Sequence[NumberedTrial], nodes: Place = ()) -> EngineFailure | None:
+    """Return the failure of a node that every launch on a slot meets, None if the next may fare better.
 
     It is one that is certain to repeat, or the last of `ALIKE` in a row: they say nothing about the
     candidates, so it does not matter whether an engine was ever ready, nor whether they read alike.
     """
-    row = list(takewhile(lambda each: each.record.is_lost_to_node, reversed(_launched(trials))))
+    row = list(takewhile(lambda each: each.record.is_lost_to_node, reversed(_launched(_on(trials, nodes)))))
     last = row[0].record.failure if row else None
     return last if last is not None and (last.kind in CERTAIN or len(row) >= ALIKE) else None
 
 
-def _runs_of_failures(trials: Sequence[NumberedTrial]) -> list[list[NumberedTrial]]:
-    """Return the launches before the first engine was ready, grouped where neighbours failed alike."""
-    launched = _launched(list(takewhile(lambda trial: trial.record.effective is None, trials)))
+def reason_against(trials: Sequence[NumberedTrial], last: TrialRecord, nodes: Place = ()) -> str | None:
+    """Return why nothing more is to be launched on a slot after its last record, None if something is."""
+    lost, failed = lost_nodes(trials, nodes), stuck(trials, nodes)
+    if lost is not None and last.is_lost_to_node:
+        return (
+            f"the nodes do not serve this study: {lost.kind}: {lost.line}\n"
+            "    Put it right and run the same command again; these launches count against no candidate "
+            "and no number of launches, only against the time."
+        )
+    if failed is not None and last.outcome is Outcome.FAILED:
+        return (
+            f"no engine was ever ready, and the last {ALIKE} launches or more failed alike: "
+            f"{failed.kind}: {failed.line}\n"
+            "    Put it right and run the same command again; these launches will not count against their "
+            "candidates."
+        )
+    return None
+
+
+def _on(trials: Sequence[NumberedTrial], nodes: Place) -> list[NumberedTrial]:
+    """Return the trials of a slot."""
+    return [trial for trial in trials if trial.record.nodes == nodes]
+
+
+def _runs_of_failures(trials: Sequence[NumberedTrial], nodes: Place) -> list[list[NumberedTrial]]:
+    """Return a slot's launches before its first engine was ready, grouped where neighbours failed alike."""
+    own = _on(trials, nodes)
+    launched = _launched(list(takewhile(lambda trial: trial.record.effective is None, own)))
     return [list(run) for failure, run in groupby(launched, lambda each: _failure(each.record)) if failure]
 
 

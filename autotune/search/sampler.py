@@ -109,21 +109,25 @@ def make_sampler(
     seed: int,
     accepts: Callable[[Candidate], bool] = lambda _candidate: True,
     prior: "Prior | None" = None,
+    is_parallel: bool = False,
 ) -> SpaceSampler:
     """Return a seeded sampler for the space; `accepts` tells whether a candidate is worth a trial.
 
-    `prior`: what a model expects of each candidate, for the sampler that can use it.
+    `prior`: what a model expects of each candidate, for the sampler that can use it. `is_parallel`: other
+    trials may run when one is drawn, and it keeps away from them.
     """
     domain = SpaceDomain(space, accepts)
-    inner = _inner_sampler(kind, seed, domain, prior)
+    inner = _inner_sampler(kind, seed, domain, prior, is_parallel=is_parallel)
     return SpaceSampler(inner, space, seed=seed, accepts=accepts, is_joint=kind is SamplerKind.GP)
 
 
-def _inner_sampler(kind: SamplerKind, seed: int, domain: "SpaceDomain", prior: "Prior | None") -> BaseSampler:
+def _inner_sampler(
+    kind: SamplerKind, seed: int, domain: "SpaceDomain", prior: "Prior | None", *, is_parallel: bool
+) -> BaseSampler:
     match kind:
         case SamplerKind.TPE:
-            # One trial runs at a time, and the trial that is drawn for is not in the storage yet.
-            return TPESampler(seed=seed, n_startup_trials=8, constant_liar=False)
+            # The trial that is drawn for is not in the storage yet: those that run are others.
+            return TPESampler(seed=seed, n_startup_trials=8, constant_liar=is_parallel)
         case SamplerKind.RANDOM:
             return RandomSampler(seed=seed)
         case SamplerKind.GP:

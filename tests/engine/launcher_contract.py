@@ -57,7 +57,7 @@ class LauncherContract:
         with launcher.launch(arrange(Situation.GOOD), tmp_path, phases) as engine:
             order = list(StartPhase)
             assert [order.index(phase) for phase in phases] == sorted({order.index(each) for each in phases})
-            assert phases[0] is StartPhase.PROCESS
+            assert StartPhase.PROCESS in phases[:2]
             assert phases[-1] is StartPhase.SERVING
             assert list(engine.phases_s) == phases[:-1]
             assert all(seconds >= 0 for seconds in engine.phases_s.values())

@@ -23,6 +23,9 @@ class PassingClock:
         self._now_s += 1.0
         return self._now_s
 
+    def idle_until(self, moment_s: float) -> None:
+        assert moment_s < 0  # nobody asks for it
+
 
 class LivingRank:
     """A rank that lives and says what is in its log."""

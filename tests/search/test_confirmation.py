@@ -1,8 +1,12 @@
+import random
+from collections import Counter
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.record import Role, TrialRecord
-from autotune.search.confirmation import contest_of, finalists, next_confirmation
+from autotune.search.confirmation import Turn, contest_of, finalists, next_confirmation
 from autotune.slo import Slo
 from tests.support.trials import STUDY, failed, measured, numbered, with_goals
 
@@ -92,3 +96,52 @@ def test_a_baseline_that_missed_the_slo_is_not_launched_again_for_nothing() -> N
 
     assert contest_of(trials, STUDY.slo, count=3).next_launch(rounds=2) is None
     assert contest_of((), STUDY.slo, count=3).next_launch(rounds=2) is None
+
+
+def _launched_on(place: str, number: int, value: float = 100.0, **changes: Any) -> TrialRecord:
+    return measured(value, role=Role.CONFIRMATION, confirms=number, nodes=(place,), **changes)
+
+
+_BEFORE = (measured(100.0, role=Role.BASELINE), measured(120.0), measured(119.0))
+
+
+def _turn(here: str, *busy: str, usable: str = "ab") -> Turn:
+    return Turn((here,), tuple((each,) for each in usable), frozenset((each,) for each in busy))
+
+
+@given(st.integers(1, 4), st.integers(2, 4), st.randoms())
+def test_slots_share_the_rounds_and_each_round_stays_on_its_slot(
+    slots: int, rounds: int, order: random.Random
+) -> None:
+    places = "abcd"[:slots]
+    fresh: list[TrialRecord] = []
+    running: dict[str, int] = {}
+    while True:
+        contest = contest_of(numbered(*_BEFORE, *fresh), STUDY.slo, count=2)
+        for place in places:
+            chosen = None
+            if place not in running:
+                chosen = contest.next_launch(rounds=rounds, turn=_turn(place, *running, usable=places))
+            if chosen is not None:
+                running[place] = chosen.number
+        if not running:
+            break
+        ended = order.choice(sorted(running))
+        fresh.append(_launched_on(ended, running.pop(ended)))
+
+    counts = Counter((record.nodes, record.confirms) for record in fresh)
+    assert len(fresh) == 3 * rounds
+    for place in places:
+        assert len({counts[(place,), number] for number in range(3)}) == 1
+    assert contest.compared == contest.fresh
+
+
+def test_the_round_of_a_slot_that_was_left_is_run_anew_elsewhere_and_does_not_count() -> None:
+    on_b = [_launched_on("b", number) for number in (0, 1, 2)]
+    fresh = (_launched_on("a", 0), *on_b, _launched_on("a", 1, ttft_s=3.0))
+    contest = contest_of(numbered(*_BEFORE, *fresh), STUDY.slo, count=2)
+
+    assert contest.next_launch(rounds=2, turn=_turn("b", usable="ab")) is None
+    alone = contest.next_launch(rounds=2, turn=_turn("b", usable="b"))
+    assert alone is not None
+    assert contest.compared == (*on_b, fresh[-1])  # what missed a ceiling speaks against it for ever

@@ -39,3 +39,24 @@ def test_a_gain_lies_in_its_interval_and_more_comparisons_widen_it(
     assert one is not None
     assert many is not None
     assert many.low <= one.low <= one.estimate <= one.high <= many.high
+
+
+def test_a_slow_node_is_taken_off_at_the_price_of_a_degree_of_freedom() -> None:
+    fast, slow = ("n0",), ("n1",)
+    values = {0: [100.0, 51.0], 1: [120.0, 60.0], 2: [110.0, 56.0]}
+    places = {number: [fast, slow] for number in values}
+
+    blurred = fit(values, MAXIMISE, error_rate=0.05, comparisons=2)
+    clear = fit(values, MAXIMISE, error_rate=0.05, comparisons=2, places=places)
+
+    before, after = blurred.gain(1, 0), clear.gain(1, 0)
+    assert before is not None
+    assert after is not None
+    assert after.estimate == pytest.approx(before.estimate)
+    assert before.low < 0 < after.low
+    assert clear.quantile > blurred.quantile
+
+
+def test_one_round_on_each_of_two_nodes_tells_nothing_of_a_single_contender() -> None:
+    model = fit({0: [1.0, 2.0]}, MAXIMISE, error_rate=0.05, comparisons=1, places={0: [("a",), ("b",)]})
+    assert model.gain(0, 0) is None

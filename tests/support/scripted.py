@@ -47,6 +47,9 @@ class VirtualClock:
     def now_s(self) -> float:
         return self.seconds
 
+    def idle_until(self, moment_s: float) -> None:
+        self.seconds = max(self.seconds, moment_s)
+
 
 class ScriptedEngine:
     """Serves every request of a closed loop with the same times; keeps a log of what was done to it."""

@@ -1,7 +1,8 @@
 """What on a study's Docker nodes would stop it, before the first launch: all problems, with remedies.
 
-In: a search space and its baseline's plan. Out: problems. Talks to all nodes at once, with one short-lived
-container on each in which the engine's own image looks around; no engine is started and nothing is pulled.
+In: the search space of every slot and its baseline's plan. Out: problems. Talks to all nodes at once, with
+one short-lived container on each in which the engine's own image looks around; no engine is started and
+nothing is pulled.
 """
 
 import re
@@ -44,15 +45,17 @@ class _Look:
     seen: Survey | None = None
 
 
-def docker_problems(space: SearchSpace, plan: LaunchPlan) -> tuple[Problem, ...]:
-    """Return what is wrong with the nodes of the plan."""
-    containers = container_plans(plan, str(Controller.here()))
-    with ThreadPoolExecutor(len(containers)) as pool:
-        looks = list(pool.map(lambda each: _look(space, plan, each), containers))
+def docker_problems(engines: Sequence[tuple[SearchSpace, LaunchPlan]]) -> tuple[Problem, ...]:
+    """Return what is wrong with the nodes of the plans, of which there is one for each slot."""
+    here = str(Controller.here())
+    asked = [(space, plan, each) for space, plan in engines for each in container_plans(plan, here)]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        looks = list(pool.map(lambda each: _look(*each), asked))
+    containers = [container for _, _, container in asked]
     return (
         *(problem for look in looks for problem in look.problems),
         *_different_images(looks, containers),
-        *_different_models(space, looks),
+        *_different_models(engines[0][0], looks),
     )
 
 

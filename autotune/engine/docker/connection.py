@@ -72,6 +72,13 @@ class _KeepAliveAdapter(HTTPAdapter):
         super().init_poolmanager(*arguments, socket_options=_KEEP_ALIVE, **options)
 
 
+class _ImpatientClient(APIClient):
+    """Gives up a stream, too, if nothing comes for so long: docker-py takes the time-out off a pull."""
+
+    def send(self, request: Any, **options: Any) -> Any:
+        return super().send(request, **{**options, "timeout": options.get("timeout") or self.timeout})
+
+
 class Connection:
     """The way to one node; open within its context."""
 
@@ -98,10 +105,10 @@ class Connection:
         self._stack.close()
 
     @contextmanager
-    def client(self, deadline_s: int) -> Iterator[APIClient]:
-        """Open a client; a call on it waits so long for an answer at most."""
+    def client(self, deadline_s: int, *, is_impatient: bool = False) -> Iterator[APIClient]:
+        """Open a client; a call waits so long for an answer at most, if impatient also for a stream."""
         with self.errors():
-            client = APIClient(
+            client = (_ImpatientClient if is_impatient else APIClient)(
                 self._address, version=self._api_version, timeout=deadline_s, tls=self._tls() or False
             )
         client.trust_env = False

@@ -6,7 +6,7 @@ no container of the trial exists and its ports and GPU memory are free, or an In
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,13 +25,24 @@ from autotune.space import Node
 
 
 class DockerLauncher:
-    """Starts engines on Docker nodes: `nodes` are all that a study may use, a plan names some of them."""
+    """Starts engines on Docker nodes: `nodes` are all that a study may use, a plan names some of them.
 
-    def __init__(self, nodes: Sequence[Node], patience: DockerPatience | None = None) -> None:
+    `learnt`: the seconds of each start phase of earlier launches, from which phases get their limits.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        patience: DockerPatience | None = None,
+        *,
+        learnt: Iterable[Mapping[str, float]] = (),
+    ) -> None:
         self._nodes = tuple(nodes)
         self._patience = patience or DockerPatience()
         self._clock = MonotonicClock()
         self._budgets = PhaseBudgets(self._patience.watch.phases)
+        for phases_s in learnt:
+            self._budgets.learn({StartPhase(name): spent_s for name, spent_s in phases_s.items()})
         self._controller = Controller.here()
         self._launches = 0
         self._running: Counter[str] = Counter()
@@ -58,11 +69,15 @@ class DockerLauncher:
         """
         token = str(self._controller)
         with open_nodes([rank.node for rank in plan.ranks]) as nodes:
+            began = {StartPhase.IMAGE: self._clock.now_s()}
+            on_phase(StartPhase.IMAGE)
             ready = prepare(
                 plan, nodes, folder=folder, controller=token, turn=self._launches, patience=self._patience
             )
             self._launches += 1
-            watch = LaunchWatch(ready.plan, on_phase, self._clock, self._patience.watch, self._budgets)
+            watch = LaunchWatch(
+                ready.plan, on_phase, self._clock, self._patience.watch, self._budgets, began=began
+            )
             launch = ContainerLaunch(
                 watch, nodes, ready.segments, folder=folder, controller=token, patience=self._patience
             )

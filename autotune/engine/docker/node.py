@@ -25,7 +25,7 @@ from autotune.errors import InfrastructureError
 from autotune.failure import FailureKind
 from autotune.space import Node
 
-_PULL_S = 600
+_PULL_S = 300  # for the next step of a pull, however long it takes as a whole
 _SIGNAL_BASE = 128
 
 
@@ -109,7 +109,7 @@ class DockerNode:
     def _pull(self, image: str, on_progress: Callable[[Mapping[str, Any]], None]) -> None:
         repository, tag = _reference(image)
         try:
-            with self.connection.client(_PULL_S) as client, self.connection.errors():
+            with self.connection.client(_PULL_S, is_impatient=True) as client, self.connection.errors():
                 for step in client.pull(repository, tag=tag, stream=True, decode=True):
                     if "error" in step:
                         raise self._no_image(image, step["error"])

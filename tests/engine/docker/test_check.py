@@ -21,7 +21,8 @@ pytestmark = pytest.mark.docker
 
 
 def problems_of(space: SearchSpace) -> tuple[Problem, ...]:
-    return docker_problems(space, plan_launch(space, Candidate.of({}), study="check", trial="check"))
+    plans = [plan_launch(slot, Candidate.of({}), study="check", trial="check") for slot in space.slots]
+    return docker_problems(list(zip(space.slots, plans, strict=True)))
 
 
 def told(space: SearchSpace) -> str:

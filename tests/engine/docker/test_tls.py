@@ -34,7 +34,7 @@ def plan_with(bed: Bed, certificates: Path | None) -> LaunchPlan:
     space = space_of(bed, wish=Wish(transport="tcp", names="a"))
     shown = None if certificates is None else str(certificates)
     node = space.nodes[0].model_copy(update={"certificates": shown})
-    space = space.model_copy(update={"nodes": (node,)})
+    space = space.model_copy(update={"all_nodes": (node,)})
     return plan_launch(space, Candidate.of({}), study="tls", trial="0000")
 
 

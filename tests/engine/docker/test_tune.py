@@ -3,11 +3,9 @@
 The engine is autotune's own simulator behind HTTP, one rank on each node, with a real rendezvous.
 """
 
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,49 +16,24 @@ from autotune.document import to_yaml
 from autotune.record import Outcome
 from autotune.search.ledger import StudyHistory, read_history
 from tests.support.docker_plans import PORT, Wish, space_of
+from tests.support.docker_study import PROGRAM, SLO, environment, left_on, simulator_keys, tune_command
 from tests.testbed.bed import Bed, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
-
-_ROOT = Path(__file__).parents[3]
-_PROGRAM = "from autotune.cli import main; main()"
-_SIMULATOR = [
-    "python3", "-c", _PROGRAM, "simulate-server", "llama-8b-1xh100",
-    "--time-scale", "20", "--start-scale", "0.02",
-]  # fmt: skip
-_SLO = """
-workload: {input_tokens: 256, output_tokens: 32, seed: 7}
-load:
-  - {concurrency: 4, requests: 24}
-ceilings:
-  - ttft p50 < 60s at concurrency 4
-objective: maximise output_throughput at concurrency 4
-"""
 
 
 class Study:
     """A study over both nodes in a folder of its own."""
 
     def __init__(self, bed: Bed, folder: Path) -> None:
-        keys: dict[str, object] = {
-            "command": _SIMULATOR,
-            "flags": {"tp-size": 2},
-            # 0.05 of the GPU does not hold the weights: the engine fails with what it would need.
-            "tune": {
-                "chunked-prefill-size": {"choices": [512, 2048, 8192]},
-                "mem-fraction-static": {"choices": [0.05, 0.8]},
-            },
-            "baseline": {"chunked-prefill-size": 2048, "mem-fraction-static": 0.8},
-            "ready_timeout_s": 60,
-        }
         self.folder = folder
         self.space = folder / "space.yaml"
         self.slo = folder / "slo.yaml"
-        self.space.write_text(to_yaml(space_of(bed, wish=Wish(keys=keys))))
-        self.slo.write_text(_SLO)
+        self.space.write_text(to_yaml(space_of(bed, wish=Wish(keys=simulator_keys()))))
+        self.slo.write_text(SLO)
 
     def command(self, verb: str, *options: str) -> list[str]:
-        return [sys.executable, "-c", _PROGRAM, verb, *options]
+        return [*PROGRAM, verb, *options]
 
     def run(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -73,30 +46,10 @@ class Study:
         )
 
     def tune(self, *options: str) -> list[str]:
-        files = (str(self.space), str(self.slo), "--study", "two-hosts", "--sampler", "random")
-        return self.command("tune", *files, "--finalists", "1", "--rounds", "2", *options)
+        return tune_command(self.folder, *options)
 
     def history(self) -> StudyHistory:
         return read_history(self.folder / "runs/two-hosts")
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(_ROOT)}
-
-
-def left_on(bed: Bed) -> list[str]:
-    """Names of all containers on the nodes."""
-    return [name for host in bed.hosts for name in names_on(host.unix)]
-
-
-def names_on(address: str) -> list[str]:
-    done = subprocess.run(
-        ["docker", "-H", address, "ps", "-a", "--format", "{{.Names}}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.split()
 
 
 @pytest.fixture
