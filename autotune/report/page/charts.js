@@ -15,8 +15,12 @@ function significant(value, digits = 3) {
   if (value === null || value === undefined || !isFinite(value)) return "-";
   if (value === 0) return "0";
   const places = Math.max(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0);
-  const rounded = Number(value.toPrecision(digits));
-  return rounded.toLocaleString("en", { minimumFractionDigits: Math.min(places, 9), maximumFractionDigits: Math.min(places, 9) });
+  return fixed(Math.min(places, 9)).format(Number(value.toPrecision(digits)));
+}
+const formats = new Map();
+function fixed(places) {
+  if (!formats.has(places)) formats.set(places, new Intl.NumberFormat("en", { minimumFractionDigits: places, maximumFractionDigits: places }));
+  return formats.get(places);
 }
 function scaleOf(unit, values) {
   const largest = Math.max(...values.filter((value) => value !== null).map(Math.abs), 0);
@@ -102,6 +106,7 @@ function hoverTexts(chart, series) {
   return series.x.map((x, index) => {
     if (x === null) return "";
     const number = series.trials[index];
+    if (series.look === "span") return escaped(`${series.name}, ${say("trial {number}", { number })}`);
     const at = (name) => withInterval(series[name][index], series[`${name}_low`][index], series[`${name}_high`][index], chart[name].unit);
     const place = ["x", "y"].filter((name) => !chart[name].labels.length).map((name) => `${chart[name].title}: ${at(name)}`);
     return [series.name, ...place, ...(number === undefined || number === null ? [] : trialLines(number))].map(escaped).join("<br>");

@@ -58,8 +58,8 @@ async function open() {
     const entry = waiting.shift();
     if (!entry) { document.body.dataset.ready = "all"; return; }
     begin(...entry);
-    document.body.dataset.ready = "some";
-    setTimeout(next, 0);
+    document.body.dataset.ready ??= "some";
+    requestAnimationFrame(() => setTimeout(next, 0)); // what is drawn is shown before the next is begun
   };
   next();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
