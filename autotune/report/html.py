@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from autotune.report.answer import explanation, headline, room_text, simulated_text
 from autotune.report.atomic import replace_text
-from autotune.report.chart import Plot
+from autotune.report.chart import DARK, LIGHT, Plot
 from autotune.report.commands import launch_commands
 from autotune.report.finalists import finalist_rows
 from autotune.report.findings import failure_line, failures_by_kind, is_simulated, verdict_of, winner_of
@@ -132,6 +132,7 @@ def spent_rows(history: StudyHistory, shares: tuple[Share, ...]) -> list[tuple[s
 def _data(measurements: Measurements, plots: tuple[Plot, ...]) -> dict[str, Any]:
     """Return what the scripts read."""
     return {
+        "palettes": {"light": LIGHT, "dark": DARK},
         "phrases": dict(phrases(spoken())),
         "plots": {plot.key: [_chart(asdict(chart)) for chart in plot.charts] for plot in plots},
         "trials": trial_data(measurements),

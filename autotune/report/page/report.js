@@ -49,6 +49,7 @@ async function open() {
   script.textContent = library;
   document.head.append(script);
   const data = JSON.parse(text);
+  palettes = data.palettes;
   phrases = data.phrases;
   trials = data.trials;
   document.addEventListener("click", (event) => { const button = event.target.closest("[data-trial]"); if (button) openTrial(Number(button.dataset.trial)); });
