@@ -42,6 +42,7 @@ SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE", help="search_spaces/
 SloFile = Annotated[Path, typer.Argument(metavar="SLO", help="slo/*.yaml")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Where studies are kept.")]
+Lang = Annotated[str, typer.Option("--lang", help="The report's language: en or zh.")]
 Launcher = Annotated[
     str | None, typer.Option("--launcher", help="simulated, process or docker, not the space's.")
 ]
@@ -108,6 +109,7 @@ def tune(
     sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
     rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
+    lang: Lang = "en",
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
@@ -122,6 +124,7 @@ def tune(
     gc.disable()
     from autotune.engine.launchers import open_launcher
     from autotune.live.view import StudyView
+    from autotune.report.language import parse_language, speaking
     from autotune.search.budget import Budget
     from autotune.search.ledger import read_history
     from autotune.search.place import place_of
@@ -131,6 +134,7 @@ def tune(
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
     gc.enable()
+    language = parse_language(lang)
     draft = _read(space, slo, launcher, study, seed)
     budget = Budget(
         launches=trials if trials or hours or until else 40,
@@ -155,7 +159,8 @@ def tune(
             sampler=kind, storage=storage, observe=observe, more_launchers=more,
         )  # fmt: skip
         hook.finish(history)
-    _show(history)
+    with speaking(language):
+        _show(history)
     _exit_by(history)
 
 
@@ -165,15 +170,22 @@ def report(
     runs: RunsFolder = Path("runs"),
     html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write all trials as CSV here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report as Markdown here.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write all trials as Parquet here.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Write every plot as PNG and SVG here.")] = None,
+    lang: Lang = "en",
     watch: Annotated[bool, typer.Option("--watch", help="Show a running study live; read only.")] = False,
 ) -> None:
-    """Show a study's results, also while it runs; write them as HTML or CSV."""
+    """Show a study's results, also while it runs; write them as HTML, Markdown, CSV, Parquet, pictures."""
+    from autotune.report.language import parse_language, speaking
     from autotune.search.ledger import read_history
 
-    if watch:
-        _watch(_folder(study, runs))
-        return
-    _show(read_history(_folder(study, runs)), html=html, csv=csv)
+    with speaking(parse_language(lang)):
+        if watch:
+            _watch(_folder(study, runs))
+            return
+        asked = {"html": html, "csv": csv, "markdown": markdown, "parquet": parquet, "images": images}
+        _show(read_history(_folder(study, runs)), **asked)
 
 
 @app.command()
@@ -376,18 +388,14 @@ def _watch(folder: Path) -> None:
     console.print(terminal_report(watch_study(folder, console)))
 
 
-def _show(history: "StudyHistory", html: Path | None = None, csv: Path | None = None) -> None:
-    from autotune.report.html import write_report
-    from autotune.report.table import write_csv
+def _show(history: "StudyHistory", **asked: Path | None) -> None:
+    from autotune.report.files import write_files
     from autotune.report.terminal import commands_text, terminal_report
 
     console = _console()
     console.print(terminal_report(history))
     console.print(commands_text(history), soft_wrap=True)
-    html = html or history.folder / "report.html"
-    write_report(history, html)
-    write_csv(history, csv or history.folder / "trials.csv")
-    print(f"report: {html}")
+    print(f"report: {write_files(history, **asked)}")
 
 
 def _exit_by(history: "StudyHistory") -> None:

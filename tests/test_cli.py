@@ -73,6 +73,26 @@ def test_a_report_is_shown_and_written(
     assert len(csv.read_text().splitlines()) == 9
 
 
+def test_a_report_comes_in_every_form_and_in_chinese(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
+    forms = ("--html", "report.html", "--csv", "t.csv", "--markdown", "report.md", "--parquet", "t.parquet")
+    options = [word if word.startswith("--") else str(tmp_path / word) for word in forms]
+    images = tmp_path / "images"
+
+    code = _run(
+        monkeypatch, "report", STUDY, "--runs", str(runs), *options, "--images", str(images), "--lang", "zh"
+    )
+
+    assert code == 0
+    assert "模拟" in capsys.readouterr().out
+    assert '<html lang="zh">' in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").startswith(f"# {STUDY}")
+    assert (tmp_path / "t.parquet").stat().st_size > 1000
+    assert (images / "plane.svg").exists()
+
+
 def test_a_study_can_be_named_by_its_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
 ) -> None:

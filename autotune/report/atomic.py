@@ -12,11 +12,20 @@ def replace_text(path: Path, text: str, *, mode: int | None = None) -> None:
     Raises:
         InfrastructureError: the disk is full, or the folder is not writable.
     """
+    replace_bytes(path, text.encode(), mode=mode)
+
+
+def replace_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Write a file through a temporary one beside it; `mode` sets its permissions.
+
+    Raises:
+        InfrastructureError: the disk is full, or the folder is not writable.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_text(text, encoding="utf-8", newline="")
+            part.write_bytes(content)
             if mode is not None:
                 part.chmod(mode)
             part.replace(path)

@@ -14,6 +14,37 @@ from autotune.slo import Quantity
 
 Number = float | int | None
 
+# After Okabe and Ito 2008: told apart with any colour vision, each at least 4.5 : 1 against its ground.
+LIGHT = (
+    "#0072b2",
+    "#c04a00",
+    "#00795a",
+    "#a8457f",
+    "#8a6100",
+    "#2a78a6",
+    "#6b7280",
+    "#b00020",
+    "#5c4b9a",
+    "#1b1f24",
+)
+DARK = (
+    "#5db4f0",
+    "#ff9a4d",
+    "#3ecf9e",
+    "#eb9fcb",
+    "#f2b632",
+    "#9ad2f5",
+    "#a3acb8",
+    "#ff8a80",
+    "#b9a7ff",
+    "#e4e7eb",
+)
+_SPREAD = 20
+"""Values of which the largest is more times the smallest are drawn on a logarithmic axis."""
+
+
+_MEASURED = ("s", "tok/s", "req/s")
+
 
 class Look(StrEnum):
     """How a series is drawn. LIMIT: short horizontal dashes. SPAN: thick lines, None between two of them."""
@@ -72,14 +103,39 @@ class Limit:
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture; `unplaced` are trials without a place on it, which the page shows on a strip below."""
+    """One picture; `key` tells it from the others of its plot, in any language, in letters fit for a file.
 
+    `unplaced` are trials without a place on it, which the page shows on a strip below.
+    """
+
+    key: str
     name: str
     x: Axis
     y: Axis
     series: tuple[Series, ...]
     limits: tuple[Limit, ...] = ()
     unplaced: tuple[int, ...] = ()
+
+    def values(self, axis: str) -> list[float]:
+        """Return every number on an axis (`x` or `y`)."""
+        numbers = [value for series in self.series for value in getattr(series, axis) if value is not None]
+        return [*numbers, *(limit.value for limit in self.limits if limit.axis == axis)]
+
+    def is_logarithmic(self, axis: str) -> bool:
+        """Whether an axis is drawn logarithmically."""
+        values, about = self.values(axis), self.x if axis == "x" else self.y
+        is_wide = (
+            about.unit in _MEASURED and min(values, default=0) > 0 and max(values) > _SPREAD * min(values)
+        )
+        return about.is_log or is_wide
+
+    def scale(self, axis: str) -> tuple[float, str]:
+        """Return what an axis's numbers are multiplied with to be read, and the unit they then have."""
+        unit = (self.x if axis == "x" else self.y).unit
+        largest = max((abs(value) for value in self.values(axis)), default=0.0)
+        if unit == "ratio":
+            return 100.0, "%"
+        return (1000.0, "ms") if unit == "s" and 0 < largest < 1 else (1.0, unit)
 
 
 @dataclass(frozen=True)
@@ -103,6 +159,11 @@ def unit_of(metric: Metric) -> str:
             return "tok/s"
         case Metric.REQUEST_THROUGHPUT | Metric.GOODPUT:
             return "req/s"
+
+
+def key_of(*parts: str | None) -> str:
+    """Return a chart's key of its parts."""
+    return "-".join(part.replace(" ", "-") for part in parts if part)
 
 
 def quantity_text(quantity: Quantity) -> str:

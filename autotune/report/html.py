@@ -11,7 +11,7 @@ from typing import Any
 
 from autotune.report.answer import explanation, headline, room_text, simulated_text
 from autotune.report.atomic import replace_text
-from autotune.report.chart import Plot
+from autotune.report.chart import DARK, LIGHT, Plot
 from autotune.report.commands import launch_commands
 from autotune.report.embedded import packed, packed_library, templates
 from autotune.report.finalists import finalist_rows
@@ -120,6 +120,7 @@ def spent_rows(history: StudyHistory, shares: tuple[Share, ...]) -> list[tuple[s
 def _data(measurements: Measurements, plots: tuple[Plot, ...]) -> dict[str, Any]:
     """Return what the scripts read."""
     return {
+        "palettes": {"light": LIGHT, "dark": DARK},
         "phrases": dict(phrases(spoken())),
         "plots": {plot.key: [_chart(asdict(chart)) for chart in plot.charts] for plot in plots},
         "trials": trial_data(measurements),

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from autotune.metrics import LATENCIES, LatencySummary, Metric
-from autotune.record import Outcome, Role, TrialRecord
+from autotune.metrics import LATENCIES, Metric
+from autotune.record import Outcome, PointRecord, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.slo import Quantity, Slo
@@ -57,17 +57,33 @@ class Measurements:
         """Return every launch of a trial's candidate, its own first."""
         return [trial.record, *self._fresh.get(trial.number, [])]
 
+    @cached_property
+    def _columns(self) -> dict[str, Mapping[int, Seen]]:
+        return {}
+
     def of(self, trial: NumberedTrial, quantity: Quantity) -> Seen | None:
         """Return what was measured of a trial's candidate, None if nothing was."""
-        slo = self.history.study.slo
-        found = [each for record in self.launches(trial) if (each := seen_in(record, quantity, slo))]
-        if not found:
-            return None
-        return Seen(
-            value=sum(each.value for each in found) / len(found),
-            low=min(each.low for each in found),
-            high=max(each.high for each in found),
-        )
+        return self.column(quantity).get(trial.number)
+
+    def column(self, quantity: Quantity) -> Mapping[int, Seen]:
+        """Return what was measured of every candidate, by its trial; at once, as every plot asks again."""
+        key = str(quantity)
+        if key not in self._columns:
+            take = _Reader(quantity, self.history.study.slo)
+            found = {
+                trial.number: [each for record in self.launches(trial) if (each := take.seen(record))]
+                for trial in self.history.trials
+            }
+            self._columns[key] = {number: _pooled(seen) for number, seen in found.items() if seen}
+        return self._columns[key]
+
+
+def _pooled(found: Sequence[Seen]) -> Seen:
+    return Seen(
+        value=sum(each.value for each in found) / len(found),
+        low=min(each.low for each in found),
+        high=max(each.high for each in found),
+    )
 
 
 def shown_quantities(slo: Slo) -> tuple[Quantity, ...]:
@@ -86,39 +102,41 @@ def promised(slo: Slo) -> tuple[Quantity, ...]:
     return tuple(dict.fromkeys((*goals, *(ceiling.quantity for ceiling in slo.ceilings))))
 
 
-def seen_in(record: TrialRecord, quantity: Quantity, slo: Slo) -> Seen | None:
-    """Return what one launch measured, None if it did not."""
-    point = record.point(quantity.load)
-    if point is None:
-        return None
-    value = _told(record, quantity, slo)
-    if value is None and quantity.metric is Metric.GOODPUT:
-        value = point.goodput_rps
-    if value is None:
-        value = point.summary.value(quantity.metric, quantity.statistic)
-    if value is None:
-        return None
-    summary = getattr(point.summary, quantity.metric.value, None)
-    if isinstance(summary, LatencySummary) and quantity.statistic == "p95":
-        low, high = summary.p95_low, summary.p95_high
-        return Seen(
-            value, min(value, value if low is None else low), max(value, value if high is None else high)
-        )
-    return Seen(value, value, value)
-
-
 def is_candidate(trial: NumberedTrial) -> bool:
     """Whether a trial stands for a candidate of its own: confirmations and repetitions do not."""
     return trial.record.role is not Role.CONFIRMATION
 
 
-def _told(record: TrialRecord, quantity: Quantity, slo: Slo) -> float | None:
-    """Return the value that the search was told or the judge saw, in which failed requests count."""
-    for goal, value in zip(slo.goals, record.objectives or (), strict=False):
-        if goal.quantity == quantity:
-            return value
-    judged = record.verdict.ceilings if record.verdict else ()
-    for ceiling, verdict in zip(slo.ceilings, judged, strict=False):
-        if ceiling.quantity == quantity and verdict.ceiling == ceiling.text:
-            return verdict.value
-    return None
+class _Reader:
+    """Reads one quantity from records, as the search was told it or the judge saw it where they did.
+
+    In those values failed requests count.
+    """
+
+    def __init__(self, quantity: Quantity, slo: Slo) -> None:
+        self._quantity = quantity
+        self._goal = next((i for i, goal in enumerate(slo.goals) if goal.quantity == quantity), None)
+        self._ceiling = next((each.text for each in slo.ceilings if each.quantity == quantity), None)
+        self._has_interval = quantity.metric in LATENCIES and quantity.statistic == "p95"
+
+    def seen(self, record: TrialRecord) -> Seen | None:
+        """Return what one launch measured, None if it did not."""
+        point = record.point(self._quantity.load)
+        value = None if point is None else self._value(record, point)
+        if point is None or value is None:
+            return None
+        summary = getattr(point.summary, self._quantity.metric.value) if self._has_interval else None
+        low = value if summary is None or summary.p95_low is None else min(summary.p95_low, value)
+        high = value if summary is None or summary.p95_high is None else max(summary.p95_high, value)
+        return Seen(value, low, high)
+
+    def _value(self, record: TrialRecord, point: PointRecord) -> float | None:
+        if self._goal is not None and record.objectives:
+            return record.objectives[self._goal]
+        judged = record.verdict.ceilings if record.verdict and self._ceiling else ()
+        told = next((each.value for each in judged if each.ceiling == self._ceiling), None)
+        if told is not None:
+            return told
+        if self._quantity.metric is Metric.GOODPUT:
+            return point.goodput_rps
+        return point.summary.value(self._quantity.metric, self._quantity.statistic)

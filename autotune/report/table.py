@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune.errors import ConfigError
 from autotune.metrics import Metric
-from autotune.report.atomic import replace_text
+from autotune.report.atomic import replace_bytes, replace_text
 from autotune.report.findings import decision_of, failure_kind, verdict_of
 from autotune.report.units import (
     ABSENT,
@@ -85,6 +86,24 @@ def write_csv(history: StudyHistory, path: Path) -> None:
     writer.writerow(column.name for column in table)
     writer.writerows([column.read(trial) for column in table] for trial in history.trials)
     replace_text(path, text.getvalue())
+
+
+def write_parquet(history: StudyHistory, path: Path) -> None:
+    """Write the table as Parquet; flags of mixed types become text.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        InfrastructureError: the file cannot be written.
+    """
+    frame = trials_frame(history)
+    for name in (column.name for column in columns(history) if column.kind == "object"):
+        if len({type(value) for value in frame[name] if value is not None}) > 1:
+            frame[name] = [None if value is None else str(value) for value in frame[name]]
+    try:
+        content = frame.to_parquet(index=False)
+    except ImportError:
+        raise ConfigError("--parquet needs pyarrow: pip install 'autotune[parquet]'") from None
+    replace_bytes(path, content)
 
 
 def columns(history: StudyHistory) -> tuple[Column, ...]:

@@ -1,10 +1,12 @@
 import io
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from autotune.report.table import columns, trials_frame, write_csv
+from autotune.errors import ConfigError
+from autotune.report.table import columns, trials_frame, write_csv, write_parquet
 from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
 
@@ -90,3 +92,25 @@ def test_cells_are_shown_with_units() -> None:
     assert shown["launch_duration_s"] == "6 min 52 s"
     assert shown["is_simulated"] == "false"
     assert shown["failure"] == "-"
+
+
+def test_parquet_holds_the_same_rows_and_flags_of_mixed_types_as_text(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
+    study = made.make_study({"tune": {"chunked-prefill-size": {"choices": [1024, "auto"]}}})
+    trials = (
+        made.trial(study, 0, {"chunked-prefill-size": 1024}, 900.0, 5.0),
+        made.trial(study, 1, {"chunked-prefill-size": "auto"}, 900.0, 5.0),
+        made.trial(study, 2, {}, 900.0, 5.0),
+    )
+    write_parquet(made.history(study, *trials), tmp_path / "trials.parquet")
+    frame = pd.read_parquet(tmp_path / "trials.parquet")
+    assert frame["--chunked-prefill-size"][:2].tolist() == ["1024", "auto"]
+    assert frame["--chunked-prefill-size"].isna().tolist() == [False, False, True]
+    assert frame["ttft_p95_s at concurrency 50"].tolist() == [5.0, 5.0, 5.0]
+
+
+def test_without_pyarrow_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "fastparquet", None)
+    with pytest.raises(ConfigError, match="pip install 'autotune\\[parquet\\]'"):
+        write_parquet(made.kept(), tmp_path / "trials.parquet")

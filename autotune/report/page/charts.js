@@ -1,7 +1,6 @@
 // A chart (autotune/report/chart.py) as plotly draws it. Text from outside is escaped: plotly reads it as HTML.
-const LIGHT = ["#0072b2", "#c04a00", "#00795a", "#a8457f", "#8a6100", "#2f84b5", "#6b7280", "#b00020", "#5c4b9a", "#1b1f24"];
-const DARK = ["#5db4f0", "#ff9a4d", "#3ecf9e", "#eb9fcb", "#f2b632", "#9ad2f5", "#a3acb8", "#ff8a80", "#b9a7ff", "#e4e7eb"];
 const MOST_INTERVALS = 150;
+let palettes = null;
 let phrases = {};
 let trials = null;
 
@@ -15,8 +14,12 @@ function significant(value, digits = 3) {
   if (value === null || value === undefined || !isFinite(value)) return "-";
   if (value === 0) return "0";
   const places = Math.max(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0);
-  const rounded = Number(value.toPrecision(digits));
-  return rounded.toLocaleString("en", { minimumFractionDigits: Math.min(places, 9), maximumFractionDigits: Math.min(places, 9) });
+  return fixed(Math.min(places, 9)).format(Number(value.toPrecision(digits)));
+}
+const formats = new Map();
+function fixed(places) {
+  if (!formats.has(places)) formats.set(places, new Intl.NumberFormat("en", { minimumFractionDigits: places, maximumFractionDigits: places }));
+  return formats.get(places);
 }
 function scaleOf(unit, values) {
   const largest = Math.max(...values.filter((value) => value !== null).map(Math.abs), 0);
@@ -37,7 +40,7 @@ function isDark() {
   return !matchMedia("print").matches && matchMedia("(prefers-color-scheme: dark)").matches;
 }
 function colour(index) {
-  const palette = isDark() ? DARK : LIGHT;
+  const palette = palettes[isDark() ? "dark" : "light"];
   return palette[index % palette.length];
 }
 function style(name) {
@@ -103,6 +106,7 @@ function hoverTexts(chart, series) {
   return series.x.map((x, index) => {
     if (x === null) return "";
     const number = series.trials[index];
+    if (series.look === "span") return escaped(`${series.name}, ${say("trial {number}", { number })}`);
     const at = (name) => withInterval(series[name][index], series[`${name}_low`][index], series[`${name}_high`][index], chart[name].unit);
     const place = ["x", "y"].filter((name) => !chart[name].labels.length).map((name) => `${chart[name].title}: ${at(name)}`);
     return [series.name, ...place, ...(number === undefined || number === null ? [] : trialLines(number))].map(escaped).join("<br>");
@@ -148,9 +152,15 @@ function strip(chart) {
 function limitShapes(chart, factors) {
   return chart.limits.map(({ name, axis, value }) => {
     const across = axis === "x" ? { x0: value * factors.x, x1: value * factors.x, y0: 0, y1: 1, yref: "y domain" } : { y0: value * factors.y, y1: value * factors.y, x0: 0, x1: 1, xref: "x domain" };
-    const label = { text: escaped(name), textposition: "start", yanchor: "bottom", font: { color: style("--alert"), size: 11 } };
-    return { type: "line", ...across, line: { color: style("--alert"), dash: "dash", width: 1.5 }, label, layer: "below" };
+    return { type: "line", ...across, line: { color: style("--alert"), dash: "dash", width: 1.5 }, layer: "below" };
   });
+}
+function limitNames(chart, factors, xaxis, yaxis) {
+  const at = (value, axis) => (axis.type === "log" ? Math.log10(value) : value);
+  return chart.limits.map(({ name, axis, value }) => ({
+    text: escaped(name), showarrow: false, font: { color: style("--alert"), size: 11 }, yanchor: "bottom",
+    ...(axis === "x" ? { x: at(value * factors.x, xaxis), y: 0, yref: "y domain", textangle: -90, xanchor: "right" } : { x: 0, xref: "x domain", y: at(value * factors.y, yaxis), xanchor: "left" }),
+  }));
 }
 function stretch(chart, factors) {
   const middle = (name) => { const values = valuesOf(chart, name); return values.length ? values[values.length >> 1] * factors[name] : 1; };
@@ -166,7 +176,7 @@ function toPlotly(chart) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 64, r: 16, t: 8, b: 52 },
     font: { color: style("--text"), family: "system-ui, sans-serif", size: 12 }, hovermode: "closest", hoverlabel: { align: "left" },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, showlegend: chart.series.length + chart.unplaced.length > 1,
-    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", shapes: limitShapes(chart, factors), xaxis, yaxis,
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", shapes: limitShapes(chart, factors), annotations: limitNames(chart, factors, xaxis, yaxis), xaxis, yaxis,
   };
   if (chart.unplaced.length) {
     layout.yaxis.domain = [0.09, 1];

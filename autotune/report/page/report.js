@@ -43,6 +43,7 @@ async function open() {
   script.textContent = library;
   document.head.append(script);
   const data = JSON.parse(text);
+  palettes = data.palettes;
   phrases = data.phrases;
   trials = data.trials;
   document.addEventListener("click", (event) => { const button = event.target.closest("[data-trial]"); if (button) openTrial(Number(button.dataset.trial)); });
@@ -52,8 +53,8 @@ async function open() {
     const entry = waiting.shift();
     if (!entry) { document.body.dataset.ready = "all"; return; }
     begin(...entry);
-    document.body.dataset.ready = "some";
-    setTimeout(next, 0);
+    document.body.dataset.ready ??= "some";
+    requestAnimationFrame(() => setTimeout(next, 0)); // what is drawn is shown before the next is begun
   };
   next();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

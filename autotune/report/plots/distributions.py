@@ -13,7 +13,7 @@ from autotune.errors import StudyError
 from autotune.load.arrivals import LoadPoint
 from autotune.load.records_file import read_records
 from autotune.metrics import Metric, measure
-from autotune.report.chart import Axis, Chart, Limit, Look, Plot, Series, load_text
+from autotune.report.chart import Axis, Chart, Limit, Look, Plot, Series, key_of, load_text
 from autotune.report.language import say
 from autotune.report.plots.pair import Named, pair_of
 from autotune.report.seen import Measurements
@@ -43,6 +43,7 @@ def distribution_plot(measurements: Measurements) -> Plot | None:
 def _chart(measurements: Measurements, point: LoadPoint, metric: Metric, lost: set[str]) -> Chart:
     name = say("{what} at {load}", what=metric, load=load_text(point.label))
     return Chart(
+        key=key_of(metric, point.label),
         name=name,
         x=Axis(name, "s", is_log=True),
         y=Axis(say("share of samples"), "ratio"),

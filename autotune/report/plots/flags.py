@@ -6,7 +6,7 @@ simulations. Invariant: the twin's numbers are drawn as a model's, never mixed w
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from autotune.report.chart import Axis, Chart, Look, Plot, Series, quantity_axis, quantity_text
+from autotune.report.chart import Axis, Chart, Look, Plot, Series, key_of, quantity_axis, quantity_text
 from autotune.report.findings import measured
 from autotune.report.language import say
 from autotune.report.seen import LARGER_IS_BETTER, Measurements, is_candidate
@@ -99,6 +99,7 @@ def _importances(measurements: Measurements, quantity: Quantity) -> dict[str, fl
 def _importance_chart(quantity: Quantity, shares: Mapping[str, float]) -> Chart:
     series = Series(say("share"), Look.BARS, x=list(shares.values()), y=list(range(len(shares))), colour=0)
     return Chart(
+        key=key_of(quantity.metric, quantity.statistic, quantity.load),
         name=quantity_text(quantity),
         x=Axis(say("share of the importance for {what}", what=quantity_text(quantity)), "ratio"),
         y=Axis(say("flag"), is_reversed=True, labels=tuple(shares)),
@@ -111,6 +112,7 @@ def _slice(measurements: Measurements, name: str, expected: Mapping[int, float])
     tunable, goal = history.study.space.tune[name], history.study.slo.goals[0]
     labels = _labels(history, name, tunable)
     return Chart(
+        key=name,
         name=name,
         x=Axis(
             f"--{name}", is_log=not isinstance(tunable, Choices) and tunable.scale == "log", labels=labels

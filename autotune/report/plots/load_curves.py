@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from autotune.load.arrivals import LoadPoint
 from autotune.metrics import Metric
-from autotune.report.chart import Axis, Chart, Look, Plot, Series, load_text, statistic_text, unit_of
+from autotune.report.chart import Axis, Chart, Look, Plot, Series, key_of, load_text, statistic_text, unit_of
 from autotune.report.language import say
 from autotune.report.plots.pair import Named, pair_of
 from autotune.report.seen import Measurements
@@ -43,6 +43,7 @@ def _chart(measurements: Measurements, pair: Sequence[Named], metric: Metric, st
     curves = [_curve(measurements, named, metric, statistic) for named in pair]
     name = statistic_text(Quantity(metric=metric, statistic=statistic, load=slo.load[0].label))
     return Chart(
+        key=key_of(metric, statistic),
         name=name,
         x=load_axis(slo),
         y=Axis(name, unit_of(metric)),

@@ -53,6 +53,7 @@ def plane_chart(measurements: Measurements, across: Quantity, up: Quantity) -> C
             placed[standing_of(history, trial)].append((trial, x, y))
     _split_best(placed, across, up)
     return Chart(
+        key="",
         name=say("{y} against {x}", x=quantity_axis(across).title, y=quantity_axis(up).title),
         x=quantity_axis(across),
         y=quantity_axis(up),

@@ -35,6 +35,7 @@ def progress_plot(history: StudyHistory) -> Plot | None:
         "good."
     )
     chart = Chart(
+        key="",
         name=say("best so far"),
         x=Axis(say("GPU-hours spent") if gpus else say("hours spent")),
         y=quantity_axis(goal.quantity),
@@ -73,6 +74,7 @@ def timeline_plot(history: StudyHistory) -> Plot | None:
     )
     phases = dict.fromkeys(phase for shift in found for phase in shift.phases_s)
     chart = Chart(
+        key="",
         name=say("timeline"),
         x=Axis(say("hours since the study began")),
         y=Axis(say("trial"), is_reversed=True),

@@ -1,0 +1,38 @@
+"""A report's files: the page, Markdown and CSV always, Parquet and pictures if asked for.
+
+In: a `StudyHistory` and paths. Out: files, in the language of the moment. Talks to the disk.
+"""
+
+from pathlib import Path
+
+from autotune.report.html import write_report
+from autotune.report.markdown import write_markdown
+from autotune.report.pictures import write_pictures
+from autotune.report.table import write_csv, write_parquet
+from autotune.search.ledger import StudyHistory
+
+
+def write_files(
+    history: StudyHistory,
+    *,
+    html: Path | None = None,
+    csv: Path | None = None,
+    markdown: Path | None = None,
+    parquet: Path | None = None,
+    images: Path | None = None,
+) -> Path:
+    """Write the files; return the page's path.
+
+    Raises:
+        ConfigError: Parquet or pictures were asked for, and their library is not installed.
+        InfrastructureError: a file cannot be written.
+    """
+    page = html or history.folder / "report.html"
+    write_report(history, page)
+    write_csv(history, csv or history.folder / "trials.csv")
+    write_markdown(history, markdown or history.folder / "report.md")
+    if parquet is not None:
+        write_parquet(history, parquet)
+    if images is not None:
+        write_pictures(history, images)
+    return page
