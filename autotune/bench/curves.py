@@ -70,7 +70,9 @@ def _charts_of(sweep: Sweep, report: BenchReport) -> Iterator[Chart]:
         series = tuple(_series(kind, rows))
         if series:
             y = Axis(kind.y_title, unit_of(kind.metrics[0]))
-            yield Chart(f"{kind.title} by {sweep}", x, y, series, _limits(kind, rows, series))
+            name = f"{kind.title} by {sweep}"
+            key = name.lower().replace(" ", "-")
+            yield Chart(key, name, x, y, series, _limits(kind, rows, series))
 
 
 def _series(kind: _Kind, rows: Sequence[BenchRow]) -> Iterator[Series]:
