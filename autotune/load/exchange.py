@@ -8,7 +8,7 @@ wrong; the transport is asked directly, since all requests differ in nothing but
 
 import asyncio
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -17,6 +17,7 @@ import httpx
 from autotune.errors import LoadError
 from autotune.load.failure import SHOWN_CHARACTERS, StreamError, shown
 from autotune.load.transcript import Transcript
+from autotune.load.transport.connection import Connection
 from autotune.load.transport.framing import Head, MalformedAnswer
 from autotune.load.transport.recording import Recording
 from autotune.load.transport.stamped import StampedTransport, head_of
@@ -65,7 +66,9 @@ class Exchange:
         """
         try:
             async with asyncio.timeout(self._timeouts.whole_s):
-                await self._converse(body, transcript)
+                sending = self._send(body, transcript)
+                del body  # nobody keeps it while the answer lasts
+                await self._converse(sending, transcript)
         except StreamError as error:
             return error
         except TimeoutError:
@@ -81,19 +84,23 @@ class Exchange:
             return StreamError(_kind_of(transcript.phase()), message, is_of_transport=True)
         return None
 
-    async def _converse(self, body: bytes, transcript: Transcript) -> None:
-        recording = transcript.recording
-        answer = _Answer(transcript)
+    async def _send(self, body: bytes, transcript: Transcript) -> Connection:
         data = b"%scontent-length: %d\r\n\r\n%s" % (self._head, len(body), body)
-        connection = await self._transport.send(data, recording, self._connect_s, self._timeouts.first_byte_s)
+        return await self._transport.send(
+            data, transcript.recording, self._connect_s, self._timeouts.first_byte_s
+        )
+
+    async def _converse(self, sending: Awaitable[Connection], transcript: Transcript) -> None:
+        answer = _Answer(transcript)
+        connection = await sending
         try:
-            await recording.end
+            await transcript.recording.end
         except httpx.TransportError:
             answer.check(is_cut=True)
             raise
         finally:
             answer.stop()
-            if recording.ended_ns is None:
+            if transcript.recording.ended_ns is None:
                 connection.close()
         answer.check()
 

@@ -3,21 +3,27 @@
 A C server sends every token on an absolute schedule and keeps the true times; the client runs in a process
 of its own. TTFT error: the client's TTFT (from sent) less the server's (from the request's arrival). Chunk
 error: the client's stamp of a token less the server's send time. ITL error: difference of gaps, absolute.
-CPU: of the load, start-up apart. "ok" says how many requests were good, and why the client would call its own
-measurement invalid. "burst": a closed loop, all slots at once, 2 requests each; "steady": an open loop at a
-constant rate that keeps as many in flight, 3 requests per slot.
-Times taken on a machine that does other things (see its load) are the machine's.
+CPU: of the load, start-up apart. RSS: of the largest process. Ready: from the start of the process to the
+first request, the interpreter and its imports included. "ok" says how many requests were good, and why the
+client would call its own measurement invalid. Where a limit is set it stands behind the value, in bold if it
+is broken. "burst": a closed loop, all slots at once, 2 requests each; "steady": an open loop at a
+constant rate that keeps as many in flight, 3 requests per slot; "x2": offered by two processes (from
+`SEVERAL_FROM` streams on); "floor": the least that reading costs (load_floor).
+Times taken on a machine that does other things (see its load) are the machine's, unless it may be told apart:
+`chrt -f 10 python -m ...` gives the client a real-time priority below the server's.
 """
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +39,32 @@ LASTS_S = TTFT_S + (TOKENS - 1) * ITL_S
 COLUMNS = (
     "TTFT p50/p99 ms|chunk p50/p99 ms|ITL p50/p99 ms|CPU s/1k|RSS MB|ready s|delay p99|tok/read|lag p99|ok"
 )
+SEVERAL_FROM = 500
+READY_S = 0.5
+RSS_MB = 100.0
+CPU_S = 0.02
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is to be reached with so many streams; the p99 of errors in milliseconds."""
+
+    ttft_ms: float = math.inf
+    chunk_ms: float = math.inf
+    cpu_s: float = math.inf
+
+    @classmethod
+    def at(cls, streams: int) -> "Limits":
+        if streams <= 100:
+            return cls(ttft_ms=1.0, chunk_ms=0.1)
+        return cls(ttft_ms=5.0, chunk_ms=20.0, cpu_s=CPU_S) if streams <= SEVERAL_FROM else cls(cpu_s=CPU_S)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", default="10,50,100,500,1000")
-    parser.add_argument("--kinds", default="burst,steady")
-    parser.add_argument("--processes", default="1")
+    parser.add_argument("--kinds", default="burst,steady,floor")
+    parser.add_argument("--processes", default="1,2")
     parser.add_argument("--client", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.client:
@@ -48,32 +73,37 @@ def main() -> None:
     print(f"|streams|{COLUMNS}|load|\n|{'-|' * (COLUMNS.count('|') + 3)}")
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder))
-        for kind in options.kinds.split(","):
-            for streams in map(int, options.streams.split(",")):
-                print(row(program, streams, kind, options.processes), flush=True)
+        for streams, kind, processes in cases(options):
+            what = floor if kind == "floor" else row
+            print(what(program, streams, kind, processes), flush=True)
 
 
-def row(program: Path, streams: int, kind: str, processes: str) -> str:
+def cases(options: argparse.Namespace) -> Iterator[tuple[int, str, int]]:
+    """Give every combination that is asked for and makes sense."""
+    for kind in options.kinds.split(","):
+        for streams in map(int, options.streams.split(",")):
+            for processes in map(int, options.processes.split(",")):
+                if processes == 1 or (streams >= SEVERAL_FROM and kind != "floor"):
+                    yield streams, kind, processes
+
+
+def row(program: Path, streams: int, kind: str, processes: int) -> str:
     """Run one load and say how far it was from the truth."""
     file = program.with_suffix(".npz")
     with telling_the_truth(program, TTFT_S, ITL_S, TOKENS) as server:
         began = f"{time.monotonic()}"
-        command = [sys.executable, "-m", "tests.benchmarks.load_truth", "--client"]
-        done = subprocess.run(
-            [*command, server.url, f"{streams} {kind}", processes, str(file), began],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    about = json.loads(done.stdout)
-    errors = errors_of(file, server)
-    health = about["client"]
+        command = "tests.benchmarks.load_truth", "--client", server.url, f"{streams} {kind}", str(processes)
+        about = run_module(*command, str(file), began)
+    limits, health = Limits.at(streams), about["client"]
+    ttft, chunk, itl = (percentiles_ms(errors_s) for errors_s in errors_of(file, server).values())
     cells = [
-        f"{streams} {kind}",
-        *(f"{low:.3f}/{high:.3f}" for low, high in map(percentiles_ms, errors.values())),
-        f"{health['cpu_s_per_1000_tokens']:.4f}",
-        f"{about['rss_mb']:.0f}",
-        f"{about['ready_s']:.2f}",
+        f"{streams} {kind}" + (f" x{processes}" if processes > 1 else ""),
+        f"{ttft[0]:.3f}/" + beside(ttft[1], limits.ttft_ms, 3),
+        f"{chunk[0]:.3f}/" + beside(chunk[1], limits.chunk_ms, 3),
+        f"{itl[0]:.3f}/{itl[1]:.3f}",
+        beside(health["cpu_s_per_1000_tokens"], limits.cpu_s, 4),
+        beside(about["rss_mb"], RSS_MB, 0),
+        beside(about["ready_s"], READY_S, 2),
         f"{1e3 * health['dispatch_delay_p99_s']:.1f}",
         f"{health['tokens_per_read']:.3f}",
         f"{1e3 * health['loop_lag_p99_s']:.1f}",
@@ -81,6 +111,28 @@ def row(program: Path, streams: int, kind: str, processes: str) -> str:
         f"{os.getloadavg()[0]:.1f}",
     ]
     return "|" + "|".join(cells) + "|"
+
+
+def floor(program: Path, streams: int, kind: str, _: int) -> str:
+    """Say what the least that a client in this interpreter does would cost."""
+    with telling_the_truth(program, TTFT_S, ITL_S, TOKENS) as server:
+        about = run_module("tests.benchmarks.load_floor", server.url, str(streams), str(TOKENS))
+    cost = f"{about['cpu_s_per_1000_tokens']:.4f}|{about['rss_mb']:.0f}"
+    return f"|{streams} {kind}|-|-|-|{cost}|-|-|-|-|-|{os.getloadavg()[0]:.1f}|"
+
+
+def run_module(*command: str) -> dict[str, Any]:
+    """Run a program of ours and return what it prints."""
+    done = subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.PIPE, text=True)
+    about: dict[str, Any] = json.loads(done.stdout)
+    return about
+
+
+def beside(value: float, limit: float, digits: int) -> str:
+    """Return a value with its limit."""
+    if math.isinf(limit):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} (≤ {limit:g})" if value <= limit else f"{value:.{digits}f} (**> {limit:g}**)"
 
 
 def errors_of(file: Path, server: TruthServer) -> dict[str, NDArray[np.float64]]:

@@ -34,6 +34,7 @@ from autotune.load.transport.tls import TlsSession
 READ_BYTES = 16384
 _EVENT_END = b"}\n\n\r\n"
 _ERROR = b'"error"'
+_ALL_SENT = memoryview(b"")
 
 Released: TypeAlias = Callable[["Connection"], None]
 
@@ -88,7 +89,7 @@ class Connection:
         self._read = memoryview(self._buffers[0])
         self._answer: _Answer | None = None
         self._putting_off: Recording | None = None
-        self._unsent = memoryview(b"")
+        self._unsent = _ALL_SENT
         self._is_writing = False
         self.is_closed = False
         self.idle_since_ns = time.monotonic_ns()
@@ -156,6 +157,7 @@ class Connection:
             return
         self._unsent = self._unsent[sent:]
         if not self._unsent:
+            self._unsent = _ALL_SENT  # an empty view would keep the request
             self._stop_writing()
             if self._answer is not None and self._answer.recording.sent_ns is None:
                 self._answer.recording.sent_ns = before_ns

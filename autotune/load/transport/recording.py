@@ -7,7 +7,6 @@ order of their arrival, those that were put off included.
 
 import asyncio
 from array import array
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from autotune.load.transport.framing import Head
@@ -67,9 +66,9 @@ class Recording:
         self.ended_ns: int | None = None
         self.error: Exception | None = None
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Two queues and no pairs, which the collector would have to track.
-        self.stamps_ns: deque[int] = deque()
-        self.parts: deque[bytes] = deque()
+        # Two lists and no pairs, which the collector would have to track.
+        self.stamps_ns: list[int] = []
+        self.parts: list[bytes] = []
         self.may_put_off = False
         self.raw: list[bytes] = []
         self.raw_stamps_ns = array("q")
@@ -120,21 +119,15 @@ class Recording:
 
     def take_many(self, most: int) -> tuple[list[int], list[bytes]]:
         """Return the oldest reads that were not taken yet."""
-        if len(self.parts) <= most:
-            stamps_ns, payloads = list(self.stamps_ns), list(self.parts)
-            self.stamps_ns.clear()
-            self.parts.clear()
-        else:
-            payloads = [self.parts.popleft() for _ in range(most)]
-            stamps_ns = [self.stamps_ns.popleft() for _ in range(most)]
+        stamps_ns, payloads = self.stamps_ns[:most], self.parts[:most]
+        del self.stamps_ns[:most], self.parts[:most]
         self._parts_bytes -= sum(map(len, payloads))
         return stamps_ns, payloads
 
     def take(self) -> tuple[int, bytes]:
         """Return the oldest read that was not taken yet."""
-        payload = self.parts.popleft()
-        self._parts_bytes -= len(payload)
-        return self.stamps_ns.popleft(), payload
+        (at_ns,), (payload,) = self.take_many(1)
+        return at_ns, payload
 
     async def more(self) -> None:
         """Wait for the next read, or for the end."""
