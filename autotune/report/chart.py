@@ -105,7 +105,8 @@ class Limit:
 class Chart:
     """One picture; `key` tells it from the others of its plot, in any language, in letters fit for a file.
 
-    `unplaced` are trials without a place on it, which the page shows on a strip below.
+    `unplaced` are trials without a place on it, which stand on a strip below: at `unplaced_x` (None
+    where it is not known), or in a row without it.
     """
 
     key: str
@@ -115,11 +116,14 @@ class Chart:
     series: tuple[Series, ...]
     limits: tuple[Limit, ...] = ()
     unplaced: tuple[int, ...] = ()
+    unplaced_x: tuple[Number, ...] = ()
 
     def values(self, axis: str) -> list[float]:
         """Return every number on an axis (`x` or `y`)."""
-        numbers = [value for series in self.series for value in getattr(series, axis) if value is not None]
-        return [*numbers, *(limit.value for limit in self.limits if limit.axis == axis)]
+        numbers = [value for series in self.series for value in getattr(series, axis)]
+        strip = self.unplaced_x if axis == "x" else ()
+        limits = (limit.value for limit in self.limits if limit.axis == axis)
+        return [value for value in (*numbers, *strip, *limits) if value is not None]
 
     def is_logarithmic(self, axis: str) -> bool:
         """Whether an axis is drawn logarithmically."""

@@ -110,6 +110,8 @@ def _figure(library: Any, chart: Chart, title: str) -> Any:
         )
     axes.set_title(title, loc="left")
     _dress(axes, chart)
+    strip = _scaled([x for x in chart.unplaced_x if x is not None], chart.scale("x")[0])
+    axes.plot(strip, [0.015] * len(strip), "x", color=_ALERT, transform=axes.get_xaxis_transform())
     if chart.unplaced:
         what = say("{count} trials have no place here", count=len(chart.unplaced))
         axes.annotate(what, (1, 1.01), xycoords="axes fraction", ha="right", fontsize=9, color="#57606a")

@@ -29,7 +29,7 @@ def test_every_chart_becomes_a_png_and_an_svg(tmp_path: Path) -> None:
 
 
 def test_the_same_study_gives_the_same_svg(tmp_path: Path) -> None:
-    history = made.pareto()
+    history = made.empty()
     one, other = (write_pictures(history, tmp_path / name) for name in ("one", "other"))
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
 
@@ -39,7 +39,7 @@ def test_pictures_speak_chinese_where_a_font_does(tmp_path: Path) -> None:
     if not any("CJK" in name for name in fonts):
         pytest.skip("no Chinese font (Debian: fonts-noto-cjk)")
     with speaking(Language.CHINESE):
-        paths = write_pictures(made.kept(), tmp_path)
+        paths = write_pictures(made.empty(), tmp_path)
     assert (tmp_path / "plane.png") in paths
 
 
@@ -52,4 +52,4 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_without_matplotlib_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match="pip install 'autotune\\[bench-png\\]'"):
-        write_pictures(made.kept(), tmp_path)
+        write_pictures(made.empty(), tmp_path)

@@ -148,7 +148,7 @@ def test_distributions_come_from_the_raw_records_of_every_launch(tmp_path: Path)
     assert [curve.x[0], curve.x[-1]] == pytest.approx([0.5, 3.0])
     assert plot is not None
     assert [chart.name for chart in plot.charts] == ["ttft at concurrency 50", "itl at concurrency 50"]
-    assert "cannot be read: trials/0000/concurrency-100.npz, trials/0001" in plot.note
+    assert "2 files of raw records cannot be read: trials/0000/concurrency-100.npz, trials/0001" in plot.note
     assert first(plot).limits[0].value == 10.0
 
 
@@ -198,6 +198,7 @@ def test_a_slice_shows_every_candidate_at_its_value_and_the_crashed_beside() -> 
     assert set(by_name(choices)["meets the SLO"].x) == {0.0, 1.0}
     assert choices.x.labels == ("fcfs", "lpm")
     assert numbers.unplaced == (40,)
+    assert numbers.unplaced_x == (8192.0,)
 
 
 def test_a_value_that_the_engine_chose_is_shown_and_one_that_nobody_knows_is_not() -> None:

@@ -48,7 +48,8 @@ function style(name) {
 }
 function valuesOf(chart, axis) {
   const limits = chart.limits.filter((limit) => limit.axis === axis).map((limit) => limit.value);
-  return [...chart.series.flatMap((series) => series[axis]), ...limits].filter((value) => value !== null);
+  const strip = axis === "x" ? chart.unplaced_x : [];
+  return [...chart.series.flatMap((series) => series[axis]), ...strip, ...limits].filter((value) => value !== null);
 }
 function isLogarithmic(axis, values) {
   return axis.is_log || (["s", "tok/s", "req/s"].includes(axis.unit) && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values));
@@ -132,18 +133,20 @@ function drawn(chart, series, factors) {
     default: return { ...trace, type: "bar", orientation: "h", marker: { color: ink } };
   }
 }
-function strip(chart) {
+function strip(chart, factors) {
+  const isAtX = chart.unplaced_x.length > 0;
   const groups = new Map();
   chart.unplaced.forEach((number, index) => {
     const standing = trials.standing[positions().get(number)];
     if (!groups.has(standing)) groups.set(standing, []);
-    groups.get(standing).push([index, number]);
+    const x = isAtX ? chart.unplaced_x[index] : index;
+    groups.get(standing).push([x === null ? null : x * factors.x, number]);
   });
   return [...groups].map(([standing, found]) => {
     const look = trials.standings[standing], ink = colour(look.colour);
     return {
-      name: escaped(say("{what}, no place here", { what: look.name })), type: "scatter", mode: "markers", hoverinfo: "text", xaxis: "x2", yaxis: "y2",
-      x: found.map(([index]) => index), y: found.map(() => 0), customdata: found.map(([, number]) => number),
+      name: escaped(isAtX ? look.name : say("{what}, no place here", { what: look.name })), type: "scatter", mode: "markers", hoverinfo: "text", xaxis: isAtX ? "x" : "x2", yaxis: "y2",
+      x: found.map(([x]) => x), y: found.map(() => 0), customdata: found.map(([, number]) => number),
       hovertext: found.map(([, number]) => trialLines(number).map(escaped).join("<br>")),
       marker: { color: ink, size: found.length > 200 ? 5 : 9, symbol: look.symbol, line: { color: ink, width: 1.5 } },
     };
@@ -183,9 +186,9 @@ function toPlotly(chart) {
     Object.assign(layout.xaxis, { anchor: "free", position: 0 });
     const bare = { showgrid: false, zeroline: false, showticklabels: false, fixedrange: true };
     layout.xaxis2 = { ...bare, anchor: "y2", range: [-1, Math.max(chart.unplaced.length, 40)] };
-    layout.yaxis2 = { ...bare, anchor: "x2", domain: [0, 0.06], range: [-1, 1] };
+    layout.yaxis2 = { ...bare, anchor: chart.unplaced_x.length ? "x" : "x2", domain: [0, 0.06], range: [-1, 1] };
   }
-  return [[...chart.series.map((series) => drawn(chart, series, factors)), ...strip(chart), ...stretch(chart, factors)], layout];
+  return [[...chart.series.map((series) => drawn(chart, series, factors)), ...strip(chart, factors), ...stretch(chart, factors)], layout];
 }
 async function inflate(id) {
   const text = document.getElementById(id).textContent.trim();

@@ -31,7 +31,7 @@ function planeChart(across, up) {
   const limitsOf = (axis, quantity) => trials.ceilings.filter((ceiling) => ceiling.key === quantity.key).map((ceiling) => ({ name: ceiling.text, axis, value: ceiling.limit }));
   const axis = (quantity) => ({ title: quantity.name, unit: quantity.unit, is_log: false, is_reversed: false, labels: [] });
   return {
-    name: say("{y} against {x}", { x: across.name, y: up.name }), x: axis(across), y: axis(up), series, unplaced,
+    name: say("{y} against {x}", { x: across.name, y: up.name }), x: axis(across), y: axis(up), series, unplaced, unplaced_x: [],
     limits: [...limitsOf("x", across), ...limitsOf("y", up)],
   };
 }

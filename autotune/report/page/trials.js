@@ -83,7 +83,7 @@ function panelParts(number) {
   const engine = [[say("KV pool (tokens)"), trials.kv_tokens[at]], [say("running requests at most"), trials.running_limit[at]]].filter(([, value]) => value !== null);
   const folder = `trials/${String(number).padStart(4, "0")}/`;
   return [
-    element("p", {}, [trials.role[at], trials.outcome[at], trials.standings[trials.standing[at]].name, trials.relation[at]].filter(Boolean).join("; ")),
+    element("p", {}, [trials.role[at], trials.outcome[at], trials.standings[trials.standing[at]].short, trials.relation[at]].filter(Boolean).join("; ")),
     trials.failure[at] ? element("pre", { tabindex: "0" }, trials.failure[at]) : null,
     plainTable(say("Flags (in brackets what the engine chose)"), [say("flag"), say("value")], [...flags, ...engine]),
     judged.length ? plainTable(say("Ceilings"), [say("ceiling"), say("verdict"), say("margin")], judged) : null,

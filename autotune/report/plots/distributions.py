@@ -18,6 +18,8 @@ from autotune.report.language import say
 from autotune.report.plots.pair import Named, pair_of
 from autotune.report.seen import Measurements
 
+_NAMED = 3
+"""Lost files that are named."""
 _SHARES = np.unique(
     np.concatenate([np.linspace(0, 1, 81), np.linspace(0.9, 1, 41), np.linspace(0.99, 1, 21)])
 )
@@ -36,8 +38,11 @@ def distribution_plot(measurements: Measurements) -> Plot | None:
     if not charts and not lost:
         return None
     note = say("The share of samples that were at most so long, over all launches of a candidate.")
-    gone = say("Raw records that cannot be read: {files}.", files=", ".join(sorted(lost))) if lost else ""
-    return Plot("distributions", say("Distributions of latency"), f"{note} {gone}".strip(), tuple(charts))
+    names = ", ".join(sorted(lost)[:_NAMED])
+    gone = say("{count} files of raw records cannot be read: {names}.", count=len(lost), names=names)
+    return Plot(
+        "distributions", say("Distributions of latency"), f"{note} {gone}" if lost else note, tuple(charts)
+    )
 
 
 def _chart(measurements: Measurements, point: LoadPoint, metric: Metric, lost: set[str]) -> Chart:

@@ -46,7 +46,10 @@ def slices_plot(measurements: Measurements, order: Sequence[str]) -> Plot:
     history = measurements.history
     expected = expectations(history)
     names = dict.fromkeys([*order, *history.study.space.tune])
-    note = say("The first objective of every candidate along one flag; the others differ from mark to mark.")
+    note = say(
+        "The first objective of every candidate along one flag; the others differ from mark to mark. Below "
+        "stand those without a result, at their value of the flag."
+    )
     if expected:
         note += " " + say(
             "Small dots are what the twin, a model of the engine, expected of {count} candidates before any "
@@ -111,6 +114,8 @@ def _slice(measurements: Measurements, name: str, expected: Mapping[int, float])
     history = measurements.history
     tunable, goal = history.study.space.tune[name], history.study.slo.goals[0]
     labels = _labels(history, name, tunable)
+    seen = measurements.column(goal.quantity)
+    lost = [trial for trial in history.trials if is_candidate(trial) and trial.number not in seen]
     return Chart(
         key=name,
         name=name,
@@ -119,11 +124,8 @@ def _slice(measurements: Measurements, name: str, expected: Mapping[int, float])
         ),
         y=quantity_axis(goal.quantity),
         series=tuple(_slice_series(measurements, name, labels, expected)),
-        unplaced=tuple(
-            trial.number
-            for trial in filter(is_candidate, history.trials)
-            if measurements.of(trial, goal.quantity) is None
-        ),
+        unplaced=tuple(trial.number for trial in lost),
+        unplaced_x=tuple(_x(trial, name, labels) for trial in lost),
     )
 
 
