@@ -189,6 +189,19 @@ def report(
 
 
 @app.command()
+def dashboard(
+    study: StudyName,
+    runs: RunsFolder = Path("runs"),
+    host: Annotated[str, typer.Option(help="The address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 8080,
+) -> None:
+    """Open Optuna's dashboard on a study, with notes on its trials; needs the extra 'dashboard'."""
+    from autotune.dashboard import serve_dashboard
+
+    serve_dashboard(_folder(study, runs), host=host, port=port, tell=lambda line: print(line, flush=True))
+
+
+@app.command()
 def export(
     study: StudyName,
     to: Annotated[
