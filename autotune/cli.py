@@ -122,14 +122,9 @@ def tune(
 ) -> None:
     """Search, confirm and answer. The same command again goes on where the last one stopped."""
     gc.disable()
-    from autotune.engine.launchers import open_launcher
-    from autotune.live.view import StudyView
+    from autotune.live.session import tune_watched
     from autotune.report.language import parse_language, speaking
     from autotune.search.budget import Budget
-    from autotune.search.ledger import read_history
-    from autotune.search.place import place_of
-    from autotune.tuner import tune as run_study
-    from autotune.webhook import Webhook
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -143,22 +138,12 @@ def tune(
         finalists=finalists,
         rounds=rounds,
     )
-    kind = _sampler(sampler)
-    folder = runs / draft.study.name
-    earlier = read_history(folder).trials if place_of(folder).is_begun else ()
-    learnt = [trial.record.start_phases_s for trial in earlier]
-    engine, *more = (open_launcher(slot, seed=seed, learnt=learnt) for slot in draft.study.space.slots)
-    view = StudyView(draft.study, folder, budget, engine, _console())
-    hook = Webhook(webhook, draft.study, view.say)
-    view.catch_up(earlier)
-    hook.catch_up(earlier)
-    with _stoppable(), view.shown(), hook:
-        observe = hook.beside(view.observe)
-        history = run_study(
-            draft.study, engine, budget, folder,
-            sampler=kind, storage=storage, observe=observe, more_launchers=more,
+    kind, folder = _sampler(sampler), runs / draft.study.name
+    with _stoppable():
+        history = tune_watched(
+            draft.study, budget, folder, _console(),
+            sampler=kind, storage=storage, webhook=webhook,
         )  # fmt: skip
-        hook.finish(history)
     with speaking(language):
         _show(history)
     _exit_by(history)
@@ -182,7 +167,9 @@ def report(
 
     with speaking(parse_language(lang)):
         if watch:
-            _watch(_folder(study, runs))
+            from autotune.live.watch import watch_study
+
+            watch_study(_folder(study, runs), _console())
             return
         asked = {"html": html, "csv": csv, "markdown": markdown, "parquet": parquet, "images": images}
         _show(read_history(_folder(study, runs)), **asked)
@@ -199,6 +186,24 @@ def dashboard(
     from autotune.dashboard import serve_dashboard
 
     serve_dashboard(_folder(study, runs), host=host, port=port, tell=lambda line: print(line, flush=True))
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(metavar="A", help="A study's name, or its folder.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another one, whose gain over A is told.")],
+    runs: RunsFolder = Path("runs"),
+    out: Annotated[list[Path] | None, typer.Option(help="Write FILE.html or FILE.md; repeatable.")] = None,
+) -> None:
+    """Put two studies beside each other: before and after an upgrade, or two models."""
+    from autotune.report.compare import compare as compare_histories
+    from autotune.report.compare_files import terminal_comparison, write_comparison
+    from autotune.search.ledger import read_history
+
+    found = compare_histories(*(read_history(_folder(name, runs)) for name in (before, after)))
+    for path in out or ():
+        write_comparison(found, path)
+    _console().print(terminal_comparison(found))
 
 
 @app.command()
@@ -391,14 +396,6 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console()
-
-
-def _watch(folder: Path) -> None:
-    from autotune.live.watch import watch_study
-    from autotune.report.terminal import terminal_report
-
-    console = _console()
-    console.print(terminal_report(watch_study(folder, console)))
 
 
 def _show(history: "StudyHistory", **asked: Path | None) -> None:

@@ -100,6 +100,29 @@ def test_a_study_can_be_named_by_its_folder(
     assert "answer" in capsys.readouterr().out
 
 
+def test_two_studies_are_put_beside_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "compare.html"
+
+    assert (
+        _run(monkeypatch, "compare", STUDY, str(runs / STUDY), "--runs", str(runs), "--out", str(page)) == 0
+    )
+
+    assert "SIMULATED: the numbers of both" in capsys.readouterr().out
+    assert "Gain of B over A" in page.read_text()
+
+
+def test_a_study_that_has_ended_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    assert _run(monkeypatch, "report", STUDY, "--runs", str(runs), "--watch") == 0
+
+    told = capsys.readouterr().out
+    assert "trial   0  met" in told
+    assert "answer" in told
+
+
 @pytest.mark.parametrize(
     "target", ["docker", "compose", "systemd", "kubernetes", "helm", "slurm", "sglang-config", "json"]
 )

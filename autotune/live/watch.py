@@ -17,13 +17,14 @@ from autotune.live.page import live_page
 from autotune.live.progress import Controller, Progress, Standing
 from autotune.live.status import STATUS_FILE, read_status
 from autotune.report.findings import is_simulated
-from autotune.search.ledger import HistoryReader, StudyHistory
+from autotune.report.terminal import terminal_report
+from autotune.search.ledger import HistoryReader
 
 POLL_S = 1.0
 
 
-def watch_study(folder: Path, console: Console, *, poll_s: float = POLL_S) -> StudyHistory:
-    """Show a study until nobody runs it any more, or until Ctrl-C; return it as it is then.
+def watch_study(folder: Path, console: Console, *, poll_s: float = POLL_S) -> None:
+    """Show a study until nobody runs it any more, or until Ctrl-C; then print its report.
 
     Raises:
         StudyError: there is no study, it has no storage yet, or the storage is damaged.
@@ -35,7 +36,7 @@ def watch_study(folder: Path, console: Console, *, poll_s: float = POLL_S) -> St
             show(watcher, console, poll_s)
         if watcher.controller is Controller.GONE:
             console.print(GONE, style="red")
-        return reader.read()
+        console.print(terminal_report(reader.read()))
 
 
 class _Watcher:
