@@ -31,6 +31,7 @@ _BAR_CELLS = 24
 _LABEL_CELLS = 12
 _BETWEEN_CELLS = 2
 _LEAST_CELLS = 8
+_MINUTE_S = 60.0
 GONE = "The process that ran it is gone: the same tune command goes on from here."
 _RUNNING_SHOWN = 3
 
@@ -168,8 +169,8 @@ def _left_text(progress: Progress) -> str:
         return ""
     parts = []
     if time_left_s is not None:
-        about = "about " if progress.left_s is None else ""
-        parts.append(f"{about}{duration(time_left_s)} left")
+        time = _about(time_left_s) if progress.left_s is None else duration(time_left_s)
+        parts.append(f"{time} left")
     if left is not None and progress.part != "confirmation":
         until = "" if progress.left_s is None else f" until {_moment(progress)}"
         parts.append(f"{left} more {'launch' if left == 1 else 'launches'}{until}, then the confirmation")
@@ -191,8 +192,8 @@ def _doing(progress: Progress, trial: RunningTrial) -> Text:
     spent_s = trial.phase_s
     if expected_s is None and ":" not in trial.phase.partition("load")[0]:
         expected_s, spent_s = progress.standing.expected_stage_s(trial.stage), trial.stage_s
-    about = "" if expected_s is None else f" of about {duration(expected_s)}"
-    return text.append(f"  {duration(spent_s)}{about}")
+    of = "" if expected_s is None else f" of {_about(expected_s)}"
+    return text.append(f"  {duration(spent_s)}{of}")
 
 
 def _bar_line(progress: Progress, trial: RunningTrial, width: int) -> Text:
@@ -200,10 +201,18 @@ def _bar_line(progress: Progress, trial: RunningTrial, width: int) -> Text:
     expected_s = progress.standing.trial_s
     if not expected_s:
         return Text(f"{duration(trial.trial_s)} since it began; no trial has ended yet", style="dim")
-    cells = max(min(_BAR_CELLS, width - 36), 6)
+    cells = max(min(_BAR_CELLS, width - 34), 6)
     filled = round(cells * min(trial.trial_s / expected_s, 1.0))
-    text = Text("━" * filled, style="cyan").append("─" * (cells - filled), style="dim")
-    return text.append(f"  the trial: {duration(trial.trial_s)} of about {duration(expected_s)}", style="dim")
+    text = Text().append("━" * filled, style="cyan").append("─" * (cells - filled), style="dim")
+    return text.append(f"  in all {duration(trial.trial_s)} of {_about(expected_s)}", style="dim")
+
+
+def _about(seconds: float) -> str:
+    """Return a time that is only expected, without digits that nobody knows."""
+    if seconds < _MINUTE_S:
+        return f"~{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / _MINUTE_S), 60)
+    return f"~{hours} h {minutes} min" if hours else f"~{minutes} min"
 
 
 def _columns(progress: Progress) -> list[tuple[str, RunningTrial | TrialRecord, bool]]:
@@ -260,7 +269,8 @@ def _margin_bar(judged: CeilingVerdict, cells: int) -> Text:
     """Return how much of the limit is used up."""
     used = max(0.0, min(1.0, 1.0 - judged.margin_ratio))
     filled = round(cells * used)
-    return Text("█" * filled, style=COLOURS[judged.decision]).append("─" * (cells - filled), style="dim")
+    bar = Text().append("█" * filled, style=COLOURS[judged.decision])
+    return bar.append("─" * (cells - filled), style="dim")
 
 
 def _nearest(trial: NumberedTrial | None) -> list[Text]:
@@ -270,7 +280,7 @@ def _nearest(trial: NumberedTrial | None) -> list[Text]:
 def _best_line(progress: Progress, trial: NumberedTrial) -> Text:
     standing = progress.standing
     value = trial.record.objectives[0] if trial.record.objectives else None
-    text = Text(f"{_value(progress, value)}", style="bold green").append(f"  trial {trial.number}")
+    text = Text().append(_value(progress, value), style="bold green").append(f"  trial {trial.number}")
     baseline = standing.baseline
     if baseline is None or trial.number == baseline.number:
         return text.append("  the baseline" if baseline else "")

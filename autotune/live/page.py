@@ -118,7 +118,7 @@ def _shares(progress: Progress, blocks: Sequence[Block], width: int, height: int
 def _beside(left: Sequence[Text], right: Sequence[Text], width: int) -> list[Text]:
     lines = []
     for one, other in zip_longest(left, right, fillvalue=Text()):
-        line = one.copy()
+        line = Text().append_text(one)  # whose own style ends with it
         line.pad_right(width - cell_len(line.plain) + _GAP)
         lines.append(line.append_text(other))
     return lines

@@ -63,8 +63,8 @@ def test_the_page_tells_what_runs_what_stands_best_what_binds_and_what_failed() 
 
     assert "launches 4 of 40  ·  fresh launches 0 of 8" in text
     assert "35 more launches, then the confirmation" in text
-    assert "trial 9 (search) launch: weights  20.0 s of about 30.0 s" in text
-    assert "the trial: 25.0 s of about 1 min 40 s" in text
+    assert "trial 9 (search) launch: weights  20.0 s of ~30 s" in text
+    assert "in all 25.0 s of ~2 min" in text
     assert "ceilings of trial 1, the best so far" in text
     assert "ttft p95 < 1s at concurrency 4  500 ms  room of 50.0 %  ██████──────" in text
     assert "120 tok/s  trial 1  +33.3 % against the baseline, not confirmed yet" in text
