@@ -207,7 +207,8 @@ class Scheduler:
         )
         if self.chunked is not None and not attempt.go_on_with(self.chunked):
             self.chunked = None
-        self._admit_waiting(attempt, slots)
+        if self.waiting and (self.chunked is None or self.flags.policy == "random"):
+            self._admit_waiting(attempt, slots)
         attempt.commit()
         return tuple(attempt.pieces)
 
@@ -295,8 +296,11 @@ class Scheduler:
         load = self._decode_load()
         durations = self._costs.decode_s(load, self._steps_without_event(most_steps))
         # the clock is added up pass by pass, so that a run of passes and single passes agree to the bit
-        times = np.cumsum(np.concatenate(((self.now_s,), durations)))[1:]
-        steps = min(len(times), int(np.searchsorted(times, until_s, side="left")) + 1)
+        if len(durations) == 1:
+            times, steps = self.now_s + durations, 1
+        else:
+            times = np.cumsum(np.concatenate(((self.now_s,), durations)))[1:]
+            steps = min(len(times), int(times.searchsorted(until_s)) + 1)
         self._costs.use_decodes(steps)
         self._grow(steps)
         self.now_s = float(times[steps - 1])

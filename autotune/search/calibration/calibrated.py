@@ -44,7 +44,7 @@ def calibrated_profile(history: StudyHistory, *, base: str | None = None) -> Pro
             [Problem("the study's search space names no profile", key="profile", remedy=remedy)]
         )
     believed = read_profile(name)
-    evidence = evidence_of(space, slo, history.trials)
+    evidence = evidence_of(space, slo, history.trials, folder=history.folder)
     if not evidence.cases:
         raise StudyError(f"{history.folder} has no measured launch yet: there is nothing to fit to")
     fit = calibrate(fit_memory(believed, evidence.pools), evidence.cases)

@@ -38,7 +38,8 @@ _LEAST = 1e-6
 class Case:
     """One load on one launch. `shown`: what was measured, in seconds or per second, all above zero.
 
-    `label` names it in reports; `trial` is its launch, `None` if it has no number.
+    `label` names it in reports; `trial` is its launch, `None` if it has no number. `whole`: the statistics
+    are those of all requests and the whole time, not of the steady window.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Case:
     argv: tuple[str, ...]
     load: OfferedLoad
     shown: Mapping[Statistic, float]
+    whole: bool = False
 
     @property
     def weights(self) -> Vector:
@@ -60,7 +62,7 @@ class Case:
 
     def expected(self, served: Served) -> Vector:
         """Return the logarithms of the same statistics by a replay."""
-        return np.asarray(np.log(np.maximum(statistics(served, self.shown), _LEAST)))
+        return np.asarray(np.log(np.maximum(statistics(served, self.shown, whole=self.whole), _LEAST)))
 
 
 def shown_by(summary: PointSummary) -> dict[Statistic, float]:
@@ -69,9 +71,9 @@ def shown_by(summary: PointSummary) -> dict[Statistic, float]:
     return {key: value for key, value in told if value is not None and value > 0}
 
 
-def statistics(served: Served, wanted: Iterable[Statistic]) -> Vector:
+def statistics(served: Served, wanted: Iterable[Statistic], *, whole: bool = False) -> Vector:
     """Return statistics of a replay: `mean`, `min`, `max`, `pNN` of a latency, or a throughput."""
-    window = _Window.of(served)
+    window = _Window.everything(served) if whole else _Window.of(served)
     samples: dict[Metric, Vector] = {}
     found = []
     for metric, statistic in wanted:
@@ -97,17 +99,22 @@ class _Window:
     end_s: float
 
     @classmethod
+    def everything(cls, served: Served) -> "_Window":
+        """Return all requests and the time until the last ended."""
+        ended = served.sent_s + served.e2e_s
+        return cls(served, np.ones(len(ended), dtype=bool), 0.0, float(ended.max(initial=0.0)))
+
+    @classmethod
     def of(cls, served: Served) -> "_Window":
         """Return the window that `metrics.measure` takes."""
         sent, ended = served.sent_s, served.sent_s + served.e2e_s
-        everything = cls(served, np.ones(len(sent), dtype=bool), 0.0, float(ended.max(initial=0.0)))
         opening = opening_wave(len(sent), served.schedule.concurrency)
         if not opening:
-            return everything
+            return cls.everything(served)
         order = np.argsort(sent, kind="stable")
         begin_s, end_s = max(float(ended.min()), float(sent[order[opening - 1]])), float(sent[order[-1]])
         if end_s - begin_s <= LEAST_WINDOW * _statistic(np.sort(served.e2e_s), "p50"):
-            return everything
+            return cls.everything(served)
         steady = np.zeros(len(sent), dtype=bool)
         steady[order[opening:]] = True
         return cls(served, steady, begin_s, end_s)

@@ -1,22 +1,27 @@
 """What a study's records say that a calibration can use.
 
-In: a study and its finished trials. Out: `Case`s and `PoolFact`s. Pure. Invariant: only launches count that
-were really measured; one whose numbers were taken over from another says nothing new.
+In: a study and its finished trials and, where its folder is given, the logs of their engines. Out: `Case`s
+and `PoolFact`s. Reads those logs. Invariant: only launches count that were really measured; one whose
+numbers were taken over from another says nothing new.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from autotune.engine.dialects import dialect_of
 from autotune.load.arrivals import LoadPoint
 from autotune.load.workload import offer
-from autotune.record import Outcome, TrialRecord
+from autotune.record import Outcome
 from autotune.request import OfferedLoad
 from autotune.search.calibration.case import Case, shown_by
 from autotune.search.calibration.pool import PoolFact
 from autotune.search.confirmation import NumberedTrial
 from autotune.slo import Slo
 from autotune.space import Candidate, SearchSpace
+
+_WEIGHTS = re.compile(r"Load weight end\..*mem usage=([\d.]+) GB")
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class Evidence:
     pools: tuple[PoolFact, ...]
 
 
-def evidence_of(space: SearchSpace, slo: Slo, trials: Iterable[NumberedTrial]) -> Evidence:
-    """Return what the trials' launches showed."""
+def evidence_of(
+    space: SearchSpace, slo: Slo, trials: Iterable[NumberedTrial], *, folder: Path | None = None
+) -> Evidence:
+    """Return what the trials' launches showed; `folder`: the study's, with the engines' logs."""
     launched = [trial for trial in trials if trial.record.same_as is None]
     return Evidence(
         cases=tuple(case for trial in launched for case in _cases(space, slo, trial)),
-        pools=tuple(fact for trial in launched if (fact := _pool_fact(space, trial.record)) is not None),
+        pools=tuple(fact for trial in launched if (fact := _pool_fact(space, trial, folder)) is not None),
     )
 
 
@@ -62,7 +69,8 @@ def _sent(slo: Slo, point: LoadPoint, sent: int) -> OfferedLoad:
     return replace(load, requests=tuple(load.requests[:sent])) if sent < len(load.requests) else load
 
 
-def _pool_fact(space: SearchSpace, record: TrialRecord) -> PoolFact | None:
+def _pool_fact(space: SearchSpace, trial: NumberedTrial, folder: Path | None) -> PoolFact | None:
+    record = trial.record
     argv = argv_of(space, record.to_candidate())
     if record.failure is not None and record.failure.minimum_mem_fraction is not None:
         return PoolFact(argv, minimum_mem_fraction=record.failure.minimum_mem_fraction)
@@ -70,4 +78,18 @@ def _pool_fact(space: SearchSpace, record: TrialRecord) -> PoolFact | None:
         return None
     fraction = record.effective.flags.get("mem-fraction-static")
     told = float(fraction) if isinstance(fraction, int | float) else None
-    return PoolFact(argv, tokens=record.effective.kv_tokens, mem_fraction=told)
+    return PoolFact(
+        argv,
+        tokens=record.effective.kv_tokens,
+        mem_fraction=told,
+        weights_gib=None if folder is None else _logged_weights_gib(folder, trial.number),
+    )
+
+
+def _logged_weights_gib(folder: Path, number: int) -> float | None:
+    """Return what the weights took of one card by the log of rank 0, None if it does not tell."""
+    log = folder / "trials" / f"{number:04d}" / "engine-rank0.log"
+    if not log.exists():
+        return None
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        return next((float(found[1]) for line in lines if (found := _WEIGHTS.search(line))), None)
