@@ -230,6 +230,25 @@ def export(
 
 
 @app.command()
+def calibrate(
+    study: StudyName,
+    out: Annotated[Path | None, typer.Option(help="Write it here; profile.yaml beside the study.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Begin with it, not the space's.")] = None,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Fit the simulator's constants to a study's launches; write them as a profile for later studies."""
+    from autotune.search.calibration.calibrated import calibrated_profile, fit_table, write_profile
+    from autotune.search.ledger import read_history
+
+    folder = _folder(study, runs)
+    fitted = calibrated_profile(read_history(folder), base=profile)
+    out = out or folder / "profile.yaml"
+    write_profile(fitted, out)
+    print(fit_table(fitted))
+    print(f"profile: {out}")
+
+
+@app.command()
 def clean(study: StudyName, runs: RunsFolder = Path("runs")) -> None:
     """Remove what a killed autotune left running of a study, and nothing else."""
     from autotune.engine.launchers import open_launcher

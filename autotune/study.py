@@ -19,7 +19,7 @@ from autotune.errors import ConfigError, Problem, StudyError, did_you_mean
 from autotune.expression import Expression
 from autotune.load.text import text_maker
 from autotune.load.workload import offer, read_dataset
-from autotune.simulator.profile import profile_names
+from autotune.simulator.profile import profile_names, read_profile
 from autotune.slo import Slo, undecidable
 from autotune.space import Candidate, Choices, FlagValue, LauncherKind, SearchSpace
 
@@ -76,6 +76,7 @@ def read_study(
     space_file, space = _read(space_path, SearchSpace, problems)
     if space_file is not None and space is not None:
         space = space if launcher is None else space.model_copy(update={"launcher": launcher})
+        space = _with_whole_profile(space, space_file)
         problems += _space_problems(space, space_file)
     slo_file, slo = _read(slo_path, Slo, problems)
     if slo_file is not None and slo is not None:
@@ -140,6 +141,13 @@ def _read(path: Path, model: type[Model], problems: list[Problem]) -> tuple[Docu
     except ConfigError as error:
         problems += error.problems
         return document, None
+
+
+def _with_whole_profile(space: SearchSpace, document: Document) -> SearchSpace:
+    """Return the space with the whole path of its profile, if that is a file beside it."""
+    if space.profile is None or not space.profile.endswith(".yaml"):
+        return space
+    return space.model_copy(update={"profile": str((document.path.parent / space.profile).resolve())})
 
 
 def _space_problems(space: SearchSpace, document: Document) -> tuple[Problem, ...]:
@@ -222,10 +230,21 @@ def _launcher_problems(space: SearchSpace, document: Document) -> Iterator[Probl
         case LauncherKind.DOCKER if space.image is None:
             remedy = f"Add a line 'image: NAME', such as lmsysorg/sglang:v{space.version}."
             yield document.problem(("launcher",), "the docker launcher needs an image", remedy)
-    if space.profile is not None and space.profile not in profile_names():
-        names = profile_names()
-        remedy = did_you_mean(space.profile, names) or f"There are {', '.join(names)}."
-        yield document.problem(("profile",), f"no profile {space.profile!r}", remedy)
+    names = profile_names()
+    if space.profile is None or space.profile in names:
+        return
+    if space.profile.endswith(".yaml"):
+        yield from _profile_problems(space.profile, document)
+        return
+    remedy = did_you_mean(space.profile, names) or f"There are {', '.join(names)}, or a path to a .yaml file."
+    yield document.problem(("profile",), f"no profile {space.profile!r}", remedy)
+
+
+def _profile_problems(path: str, document: Document) -> Iterator[Problem]:
+    try:
+        read_profile(path)
+    except ConfigError as error:
+        yield document.problem(("profile",), f"no profile {path!r}: {error}")
 
 
 def _warnings(space: SearchSpace) -> Iterator[str]:

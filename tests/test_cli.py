@@ -93,6 +93,22 @@ def test_a_report_comes_in_every_form_and_in_chinese(
     assert (images / "plane.svg").exists()
 
 
+def test_a_calibrated_profile_tunes_and_serves_as_a_shipped_one_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "own.yaml"
+
+    assert _run(monkeypatch, "calibrate", STUDY, "--runs", str(runs), "--out", str(out)) == 0
+
+    told = capsys.readouterr().out
+    assert "SIMULATED: autotune calibrate" in told
+    assert "trial 0, concurrency 50" in told
+    space = tmp_path / "space.yaml"
+    space.write_text(Path(INPUTS[0]).read_text().replace("profile: llama-8b-1xh100", "profile: own.yaml"))
+    assert _run(monkeypatch, "plan", str(space), INPUTS[1], "--launcher", "simulated") == 0
+    assert _run(monkeypatch, "calibrate", STUDY, "--runs", str(runs), "--out", "own.txt") == 2
+
+
 def test_a_study_can_be_named_by_its_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path
 ) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 import yaml
 
+from autotune.document import to_yaml
 from autotune.errors import ConfigError, StudyError
+from autotune.simulator.profile import read_profile
 from autotune.study import load_study, read_study, save_study
 from tests.support.tokenizer import write_tokenizer
 
@@ -84,3 +86,24 @@ def test_a_study_without_input_files_keeps_the_identity_it_always_had(tmp_path: 
     asked = study.model_dump(mode="json", by_alias=True, exclude={"name"}, exclude_defaults=True)
     assert study.inputs_sha256 == {}
     assert asked.keys() == {"space", "slo"}
+
+
+def test_a_profile_of_the_users_own_is_looked_for_beside_the_space(tmp_path: Path) -> None:
+    own = read_profile("llama-8b-1xh100").model_copy(update={"name": "own"})
+    (tmp_path / "own.yaml").write_text(to_yaml(own))
+    space, slo = written(tmp_path, {}, {"rate": 4, "requests": 3})
+    space.write_text(space.read_text().replace("llama-8b-1xh100", "own.yaml"))
+
+    study = read_study(space, slo).study
+
+    assert study.space.profile == str((tmp_path / "own.yaml").resolve())
+
+
+def test_a_profile_that_cannot_be_read_is_told_with_the_spaces_line(tmp_path: Path) -> None:
+    space, slo = written(tmp_path, {}, {"rate": 4, "requests": 3})
+    space.write_text(space.read_text().replace("llama-8b-1xh100", "none.yaml"))
+
+    with pytest.raises(ConfigError, match=r"space.yaml:4.*none.yaml") as caught:
+        read_study(space, slo)
+
+    assert "no such file" in str(caught.value)

@@ -1,27 +1,34 @@
 """The twin: what the simulator expects of a candidate, before a GPU second is spent on it.
 
-In: a study whose space names a profile. Out: predictions of objectives, ceilings and memory for the sampler
-(`gp.prior.Prior`), in virtual time and without noise. Runs the simulated scheduler. Invariants: one candidate
-is predicted once; memory that does not suffice does not hide what the candidate would do if it did, since
-the profile's reserves are its least certain numbers; the simulated launcher has no twin, which would be the
-truth itself and make every simulated study look better than a real one.
+In: a study whose space names a profile, and its trials as they end. Out: predictions of objectives, ceilings
+and memory for the sampler (`gp.prior.Prior`), in virtual time, without noise. Runs the simulated scheduler.
+Invariants: the profile's constants are fitted again to everything that was measured, and predictions widen by
+what the fit leaves open; memory that does not suffice does not hide what the candidate would do if it did,
+since the profile's reserves are its least certain numbers; the simulated launcher has no twin, which would
+be the truth itself and make every simulated study look better than a real one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.engine.dialects import dialect_of
-from autotune.load.arrivals import LoadPoint
+import numpy as np
+from optuna.trial import FrozenTrial
+
 from autotune.load.workload import offer
-from autotune.metrics import Measurement, measure
-from autotune.request import OfferedLoad
+from autotune.metrics import Measurement, Metric, measure
+from autotune.record import TrialRecord
+from autotune.search.calibration.case import Statistic, statistics
+from autotune.search.calibration.evidence import Evidence, argv_of, evidence_of
+from autotune.search.calibration.fit import Calibration, calibrate
+from autotune.search.calibration.pool import fit_memory
+from autotune.search.confirmation import NumberedTrial
 from autotune.search.gp.prior import Prediction
-from autotune.simulator.assembly import open_scheduler
 from autotune.simulator.profile import Profile, read_profile
-from autotune.simulator.scheduler import Turn, TurnKind
-from autotune.simulator.startup import Ready, StartFailure, plan_start
-from autotune.simulator.virtual import VirtualEndpoint
+from autotune.simulator.rehearsal import Rehearsal, rehearse
+from autotune.simulator.replay import Schedule, Served
+from autotune.simulator.startup import Ready
 from autotune.slo import Slo, judge, violation
+from autotune.slo.ceiling import Quantity
 from autotune.space import Candidate, LauncherKind, SearchSpace
 from autotune.study import Study
 
@@ -31,6 +38,17 @@ _NO_ROOM = -3.0
 """The room of what cannot start even without any reserve."""
 _CAPTURED_SHARE = 0.7
 """The part of a chunk's activations that is needed at the start, whatever the load (simulator/startup.py)."""
+_FORM_ERROR = 0.05
+"""How far off the best constants leave a prediction: the form of the step times is a model too."""
+_STALE = 0.1
+"""A schedule is simulated again once its load takes that much more or less time than when it was."""
+_DRAWS = 4
+_MANY_CASES = 8
+"""From so many cases on, the constants are fitted again only if the newest contradict them."""
+_CONTRADICTION = 2.0
+_SAME_POOL = 0.003
+_LEAST = 1e-9
+_RATES = frozenset({Metric.OUTPUT_THROUGHPUT, Metric.TOTAL_THROUGHPUT, Metric.REQUEST_THROUGHPUT})
 
 
 def twin_of(study: Study) -> "Twin | None":
@@ -42,61 +60,182 @@ def twin_of(study: Study) -> "Twin | None":
 
 
 class Twin:
-    """The simulator as a prior."""
+    """The simulator as a prior that learns."""
 
     def __init__(self, profile: Profile, space: SearchSpace, slo: Slo) -> None:
         self._profile = profile
-        self._exact = _without_noise_and_reserves(profile)
         self._space = space
         self._slo = slo
-        self._loads: list[tuple[LoadPoint, OfferedLoad]] = [
-            (point, offer(slo.workload, point, salt=0)) for point in slo.load
+        self._loads = [(point, offer(slo.workload, point, salt=0)) for point in slo.load]
+        self._trials: dict[int, NumberedTrial] = {}
+        self._known: dict[Candidate, _Rehearsed | None] = {}
+        self._predictions: dict[Candidate, Prediction] = {}
+        self._draws: list[Profile] = []
+        self._accept(calibrate(profile, ()))
+
+    @property
+    def calibration(self) -> Calibration:
+        """The constants as of the last trial, with what they leave unexplained."""
+        return self._calibration
+
+    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+        """Fit the constants to what the study's trials showed, if any are new."""
+        fresh = [
+            each
+            for each in trials
+            if each.number not in self._trials and each.state.is_finished() and "record" in each.user_attrs
         ]
-        self._known: dict[Candidate, Prediction] = {}
+        for each in fresh:
+            record = TrialRecord.model_validate_json(each.user_attrs["record"])
+            self._trials[each.number] = NumberedTrial(each.number, record)
+        if fresh:
+            self.learn_from(evidence_of(self._space, self._slo, self._trials.values()))
+
+    def learn_from(self, evidence: Evidence) -> None:
+        """Fit the constants to this, which holds everything that was seen so far."""
+        fitted = fit_memory(self._profile, evidence.pools)
+        believed = self._calibration.profile.memory
+        if abs(np.log(_pool_size(fitted) / _pool_size(self._calibration.profile))) < _SAME_POOL:
+            fitted = fitted.model_copy(update={"memory": believed})
+        is_new = len(evidence.cases) > len(self._calibration.cases) + len(self._calibration.unstarted)
+        if fitted.memory == believed and (not is_new or self._explains(evidence)):
+            return
+        self._accept(calibrate(fitted, evidence.cases, start=self._calibration))
 
     def predict(self, params: Mapping[str, Any]) -> Prediction:
         """Return what the simulator expects; the values are None if nothing can be served."""
         candidate = Candidate.of(params)
-        if candidate not in self._known:
-            self._known[candidate] = self._simulate(candidate)
-        return self._known[candidate]
+        if candidate not in self._predictions:
+            self._predictions[candidate] = self._predicted(candidate)
+        return self._predictions[candidate]
 
-    def _simulate(self, candidate: Candidate) -> Prediction:
-        argv = dialect_of(self._space.engine).argv(
-            self._space,
-            candidate,
-            rank=0,
-            port=self._space.port,
-            rendezvous_port=self._space.rendezvous_port,
+    def _accept(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+        self._draws = calibration.draws(_DRAWS, np.random.default_rng(0))
+        self._predictions = {}
+
+    def _explains(self, evidence: Evidence) -> bool:
+        """Whether many launches are explained, and those that the fit has not seen as well as the others."""
+        known = len(self._calibration.cases) + len(self._calibration.unstarted)
+        if known < _MANY_CASES:
+            return False
+        profile = self._calibration.profile
+        for case in evidence.cases[known:]:
+            rehearsal = rehearse(profile, case.argv, [case.load])
+            if rehearsal is None:
+                continue
+            off = case.expected(rehearsal.schedules[0].replay(profile.step, profile.experts)) - case.logs
+            if np.sqrt(np.mean(off**2)) > _CONTRADICTION * self._calibration.noise:
+                return False
+        return True
+
+    def _predicted(self, candidate: Candidate) -> Prediction:
+        profile = self._calibration.profile
+        rehearsed = self._known.get(candidate)
+        if rehearsed is None or rehearsed.is_stale(profile):
+            rehearsed = self._known[candidate] = self._rehearsed(profile, candidate)
+        if rehearsed is None:
+            return Prediction(None, {}, _NO_ROOM)
+        changes = rehearsed.changes(profile)
+        drawn = np.array([list(rehearsed.changes(each).values()) for each in self._draws])
+        spread = float(np.sqrt(np.mean(np.var(np.log(drawn), axis=0)))) if drawn.size else 0.0
+        values = rehearsed.values
+        return Prediction(
+            values=None
+            if values is None
+            else tuple(
+                value * changes[goal.quantity] for value, goal in zip(values, self._slo.goals, strict=True)
+            ),
+            constraints=self._constraints(rehearsed, changes),
+            room=rehearsed.room,
+            error=float(np.hypot(spread, _FORM_ERROR)),
         )
-        match plan_start(self._exact, argv, seed=0).outcome:
-            case StartFailure():
-                return Prediction(None, {}, _NO_ROOM)
-            case Ready() as ready:
-                return self._serve(ready)
 
-    def _serve(self, ready: Ready) -> Prediction:
-        scheduler = open_scheduler(self._exact, ready, seed=0)
-        largest = _LargestPass()
-        endpoint = VirtualEndpoint(
-            scheduler, request_s=self._exact.step.request_s, on_turn=largest, most_steps=None
+    def _constraints(self, rehearsed: "_Rehearsed", changes: Mapping[Quantity, float]) -> dict[str, float]:
+        """Return the violations, moved by what has changed since they were simulated."""
+        moved = {}
+        for ceiling in self._slo.ceilings:
+            side = -1.0 if ceiling.is_floor else 1.0
+            value = ceiling.limit * (1 + side * rehearsed.violations[ceiling.text])
+            moved[ceiling.text] = -ceiling.margin_ratio(value * changes[ceiling.quantity])
+        return moved
+
+    def _rehearsed(self, profile: Profile, candidate: Candidate) -> "_Rehearsed | None":
+        rehearsal = rehearse(profile, argv_of(self._space, candidate), [load for _, load in self._loads])
+        if rehearsal is None:
+            return None
+        measurements = {
+            point.label: measure(result.records, concurrency=point.concurrency)
+            for (point, _), result in zip(self._loads, rehearsal.results, strict=True)
+        }
+        values, violations = told(self._slo, measurements)
+        return _Rehearsed(
+            profile=profile,
+            schedules=dict(zip(measurements, rehearsal.schedules, strict=True)),
+            quantities=(
+                *(goal.quantity for goal in self._slo.goals),
+                *(ceiling.quantity for ceiling in self._slo.ceilings),
+            ),
+            values=values,
+            violations=violations,
+            room=_room(self._profile, rehearsal),
         )
-        measurements: dict[str, Measurement] = {}
-        for point, load in self._loads:
-            scheduler.flush_cache()
-            result = endpoint.run(load)
-            measurements[point.label] = measure(result.records, concurrency=point.concurrency)
-        values, constraints = told(self._slo, measurements)
-        return Prediction(values, constraints, self._room(ready, largest.new_tokens))
 
-    def _room(self, ready: Ready, largest_pass: int) -> float:
-        """Return what is left of the GPU's memory, less all reserves, in standard errors."""
-        has, flags = self._profile.memory, ready.flags
-        chunk = flags.chunk_tokens or flags.max_prefill_tokens
-        active = max(_CAPTURED_SHARE * chunk, largest_pass / flags.dp)
-        reserve_gib = has.fixed_reserve_gib + has.graph_reserve_gib * flags.decode_graph_max_batch
-        reserve_gib += has.chunk_reserve_gib * active / 1024
-        return (ready.capacity.available_gib - reserve_gib) / _ROOM_ERROR_GIB
+
+class _Rehearsed:
+    """What a candidate did when it was simulated, and the schedules to bring that up to date with."""
+
+    def __init__(
+        self,
+        *,
+        profile: Profile,
+        schedules: Mapping[str, Schedule],
+        quantities: Sequence[Quantity],
+        values: tuple[float, ...] | None,
+        violations: Mapping[str, float],
+        room: float,
+    ) -> None:
+        self.values = values
+        self.violations = violations
+        self.room = room
+        self._profile = profile
+        self._schedules = schedules
+        self._quantities = tuple(dict.fromkeys(quantities))
+        served = self._served(profile)
+        self._busy_s = {label: each.busy_s for label, each in served.items()}
+        self._at_first = self._statistics(served)
+
+    def is_stale(self, profile: Profile) -> bool:
+        """Whether it must be simulated again: the pool is another, or time has moved a lot."""
+        if profile.memory != self._profile.memory:
+            return True
+        if profile is self._profile:
+            return False
+        served = self._served(profile)
+        return any(
+            abs(np.log(max(served[label].busy_s, _LEAST) / max(busy_s, _LEAST))) > _STALE
+            for label, busy_s in self._busy_s.items()
+        )
+
+    def changes(self, profile: Profile) -> dict[Quantity, float]:
+        """Return the factor on each quantity between the constants it was simulated with and these."""
+        now = self._statistics(self._served(profile))
+        return {
+            quantity: float(after / before) if before > _LEAST and after > _LEAST else 1.0
+            for quantity, before, after in zip(self._quantities, self._at_first, now, strict=True)
+        }
+
+    def _served(self, profile: Profile) -> dict[str, Served]:
+        return {
+            label: schedule.replay(profile.step, profile.experts)
+            for label, schedule in self._schedules.items()
+        }
+
+    def _statistics(self, served: Mapping[str, Served]) -> list[float]:
+        return [
+            1.0 if (wanted := _statistic(each)) is None else float(statistics(served[each.load], [wanted])[0])
+            for each in self._quantities
+        ]
 
 
 def told(
@@ -112,23 +251,31 @@ def told(
     return (values if len(values) == len(found) else None), violations
 
 
-class _LargestPass:
-    """Notes the most new tokens of one prefill pass."""
+def _statistic(quantity: Quantity) -> Statistic | None:
+    """Return what moves as the quantity does; None for the share of errors, which no constant moves."""
+    match quantity.metric:
+        case Metric.ERROR_RATIO:
+            return None
+        case Metric.GOODPUT:
+            return (Metric.REQUEST_THROUGHPUT, "")
+        case Metric.ITL:
+            return (Metric.TPOT, "mean")
+        case metric if metric in _RATES:
+            return (metric, "")
+        case metric:
+            return (metric, quantity.statistic or "mean")
 
-    def __init__(self) -> None:
-        self.new_tokens = 0
 
-    def __call__(self, turn: Turn) -> None:
-        if turn.kind in {TurnKind.PREFILL, TurnKind.MIXED}:
-            self.new_tokens = max(self.new_tokens, sum(piece.new for piece in turn.pieces))
+def _pool_size(profile: Profile) -> float:
+    return max(profile.memory.free_gib * 0.9 - profile.memory.weights_gib, _LEAST)
 
 
-def _without_noise_and_reserves(profile: Profile) -> Profile:
-    step = {"noise_ratio": 0.0, "launch_noise_ratio": 0.0, "cold_start_s": 0.0}
-    reserves = {"fixed_reserve_gib": 0.0, "chunk_reserve_gib": 0.0, "graph_reserve_gib": 0.0}
-    return profile.model_copy(
-        update={
-            "step": profile.step.model_copy(update=step),
-            "memory": profile.memory.model_copy(update=reserves),
-        }
-    )
+def _room(profile: Profile, rehearsal: Rehearsal) -> float:
+    """Return what is left of the GPU's memory, less all reserves, in standard errors."""
+    ready: Ready = rehearsal.ready
+    has, flags = profile.memory, ready.flags
+    chunk = flags.chunk_tokens or flags.max_prefill_tokens
+    active = max(_CAPTURED_SHARE * chunk, rehearsal.largest_pass_tokens / flags.dp)
+    reserve_gib = has.fixed_reserve_gib + has.graph_reserve_gib * flags.decode_graph_max_batch
+    reserve_gib += has.chunk_reserve_gib * active / 1024
+    return (ready.capacity.available_gib - reserve_gib) / _ROOM_ERROR_GIB

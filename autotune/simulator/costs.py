@@ -56,7 +56,7 @@ class StepCosts:
         self._graph_limit = decode_graph_max_batch
         self._generator = np.random.default_rng(seed)
         self._launch_factor = 1 + profile.step.launch_noise_ratio * self._generator.standard_normal()
-        self._factors = np.empty(0)
+        self._factors, self._used = np.empty(0), 0
         self._is_cold = True
 
     def prefill_s(self, load: PrefillLoad) -> float:
@@ -75,6 +75,8 @@ class StepCosts:
 
     def decode_s(self, load: DecodeLoad, steps: int) -> NDArray[np.float64]:
         """Return the durations of the next `steps` decode passes; `use_decodes` says how many were run."""
+        if steps == 1:
+            return np.array([self._one_decode_s(load)]) * self._peek_factors(1)
         growth = np.arange(steps)
         durations = self._decode_base_s(load.sequences) + self._step.decode_context_s * (
             load.context_sum + load.sequences * growth
@@ -84,9 +86,15 @@ class StepCosts:
             durations *= self._step.eager_decode_ratio
         return durations * self._peek_factors(steps)
 
+    def _one_decode_s(self, load: DecodeLoad) -> float:
+        """Return the first of `decode_s` without noise, by the same operations."""
+        seconds = self._decode_base_s(load.sequences) + self._step.decode_context_s * load.context_sum
+        seconds += self._step.decode_longest_s * load.longest_context
+        return seconds * self._step.eager_decode_ratio if load.sequences > self._graph_limit else seconds
+
     def use_decodes(self, steps: int) -> None:
         """Use up the noise of `steps` decode passes."""
-        self._factors = self._factors[steps:]
+        self._used += steps
 
     def _extend_s(self, load: PrefillLoad) -> float:
         step = self._step
@@ -106,16 +114,17 @@ class StepCosts:
 
     def _take_factor(self) -> float:
         factor = float(self._peek_factors(1)[0])
-        self._factors = self._factors[1:]
+        self._used += 1
         return factor
 
     def _peek_factors(self, count: int) -> NDArray[np.float64]:
-        missing = count - len(self._factors)
+        missing = self._used + count - len(self._factors)
         if missing > 0:
             drawn = self._generator.standard_normal(max(missing, _BLOCK))
             fresh = self._launch_factor * np.maximum(1 + self._step.noise_ratio * drawn, _LEAST_FACTOR)
-            self._factors = np.concatenate((self._factors, fresh))
-        return self._factors[:count]
+            self._factors = np.concatenate((self._factors[self._used :], fresh))
+            self._used = 0
+        return self._factors[self._used : self._used + count]
 
 
 def _covered(experts: Experts | None, sequences: int) -> float:

@@ -46,6 +46,8 @@ class KvPool:
 
     def hit(self, sequence: Sequence) -> int:
         """Return how many tokens of the sequence's prompt are cached; at least one is always computed."""
+        if sequence.request.prefix_group is None:
+            return 0
         entry = self._entries.get(_group(sequence))
         if entry is None:
             return 0

@@ -26,6 +26,28 @@ class Provenance(Frozen):
     assumed: str
 
 
+class FittedLoad(Frozen):
+    """One load point of a launch that a profile was fitted to: the fit's ratios to it, less 1."""
+
+    load: str
+    output_throughput: float | None = None
+    ttft_p95: float | None = None
+    tpot_mean: float | None = None
+
+
+class Fit(Frozen):
+    """How well a calibrated profile explains what it was fitted to.
+
+    `noise_ratio`: the usual size of what is left; `deviations`: standard errors of the constants, relative
+    (of `extend_fixed_s`: in units of 1024 times `extend_token_s`), 0.7 where nothing was learnt.
+    """
+
+    study: str
+    loads: tuple[FittedLoad, ...]
+    noise_ratio: float
+    deviations: dict[str, float]
+
+
 class Experts(Frozen):
     """Routed experts of a mixture-of-experts model: how many there are and how many a token visits."""
 
@@ -121,6 +143,7 @@ class Profile(Frozen):
     step: StepSeconds
     memory: Memory
     start_up: StartUp
+    fit: Fit | None = None
 
 
 def profile_names() -> tuple[str, ...]:

@@ -64,6 +64,7 @@ class Turn:
     """One prefill pass or a run of decode passes. `token_times_s`: when every running sequence gained one.
 
     `first` had their prompt completed and got a token at `ended_s`; `finished` and `aborted` have left.
+    The loads are what the pass, or the first of the run, computed.
     """
 
     kind: TurnKind
@@ -76,6 +77,8 @@ class Turn:
     aborted: list[Sequence] = field(default_factory=list)
     retraction: Retraction | None = None
     decoded: int = 0
+    prefill_load: PrefillLoad | None = None
+    decode_load: DecodeLoad | None = None
 
 
 class Scheduler:
@@ -204,7 +207,8 @@ class Scheduler:
         )
         if self.chunked is not None and not attempt.go_on_with(self.chunked):
             self.chunked = None
-        self._admit_waiting(attempt, slots)
+        if self.waiting and (self.chunked is None or self.flags.policy == "random"):
+            self._admit_waiting(attempt, slots)
         attempt.commit()
         return tuple(attempt.pieces)
 
@@ -247,15 +251,16 @@ class Scheduler:
         load = PrefillLoad.of((piece.before, piece.new) for piece in pieces)
         if load.new_tokens > self._prefill_room_tokens:
             return self._die(pieces)
-        is_mixed = self._mixes_decodes()
-        if is_mixed:
-            self.now_s += self._costs.mixed_s(load, self._decode_load())
-            self._grow(1)
-        else:
+        decode_load = self._decode_load() if self._mixes_decodes() else None
+        if decode_load is None:
             self.now_s += self._costs.prefill_s(load)
-        kind = TurnKind.MIXED if is_mixed else TurnKind.PREFILL
-        turn = Turn(kind, started_s, self.now_s, pieces=pieces, decoded=len(self.running) if is_mixed else 0)
-        turn.token_times_s = np.array([self.now_s]) if is_mixed else _NO_TIMES
+        else:
+            self.now_s += self._costs.mixed_s(load, decode_load)
+            self._grow(1)
+        turn = Turn(TurnKind.PREFILL, started_s, self.now_s, pieces=pieces, prefill_load=load)
+        if decode_load is not None:
+            turn.kind, turn.decode_load, turn.decoded = TurnKind.MIXED, decode_load, decode_load.sequences
+            turn.token_times_s = np.array([self.now_s])
         self._decodes_owed = self.flags.prefill_decode_interval
         self._finish_complete(turn)
         for piece in pieces:
@@ -288,18 +293,22 @@ class Scheduler:
         retraction, aborted = self._make_room()
         if not self.running:
             return Turn(TurnKind.DECODE, started_s, started_s, aborted=aborted, retraction=retraction)
-        decoded = len(self.running)
-        durations = self._costs.decode_s(self._decode_load(), self._steps_without_event(most_steps))
+        load = self._decode_load()
+        durations = self._costs.decode_s(load, self._steps_without_event(most_steps))
         # the clock is added up pass by pass, so that a run of passes and single passes agree to the bit
-        times = np.cumsum(np.concatenate(((self.now_s,), durations)))[1:]
-        steps = min(len(times), int(np.searchsorted(times, until_s, side="left")) + 1)
+        if len(durations) == 1:
+            times, steps = self.now_s + durations, 1
+        else:
+            times = np.cumsum(np.concatenate(((self.now_s,), durations)))[1:]
+            steps = min(len(times), int(times.searchsorted(until_s)) + 1)
         self._costs.use_decodes(steps)
         self._grow(steps)
         self.now_s = float(times[steps - 1])
         if retraction is None:
             self.ratio = max(self.ratio - steps * self._decay, self._floor_ratio)
         self._decodes_owed = max(0, self._decodes_owed - steps)
-        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times[:steps], decoded=decoded)
+        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times[:steps], decoded=load.sequences)
+        turn.decode_load = load
         turn.retraction, turn.aborted = retraction, aborted
         self._finish_complete(turn)
         return turn

@@ -1,11 +1,11 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 import autotune.search
 from autotune.search import CrashAwareSampler
@@ -132,6 +132,9 @@ class _Twin:
     def __init__(self, factor: float = 2.0, shift: float = 0.1) -> None:
         self.factor, self.shift = factor, shift
 
+    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+        """It knows what it knows."""
+
     def predict(self, params: Mapping[str, Any]) -> Prediction:
         x, y = params["x"], params["y"]
         return Prediction((self.factor * _peak(x, y),), {"y": y - 0.2}, room=(0.5 + self.shift - x) * 5)
@@ -159,6 +162,9 @@ def test_a_prior_is_used_before_anything_was_measured() -> None:
 class _Misled:
     """Expects the peak where the valley is."""
 
+    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+        """It knows what it knows."""
+
     def predict(self, params: Mapping[str, Any]) -> Prediction:
         return Prediction((_peak(1 - params["x"], 1 - params["y"]),), {}, room=3.0)
 
@@ -173,6 +179,9 @@ def test_a_wrong_prior_is_overruled() -> None:
 
 class _Speechless:
     """Cannot tell anything but that there is room."""
+
+    def learn(self, trials: Sequence[FrozenTrial]) -> None:
+        """It knows what it knows."""
 
     def predict(self, params: Mapping[str, Any]) -> Prediction:  # noqa: ARG002 - the protocol's name
         return Prediction(None, {}, room=3.0)

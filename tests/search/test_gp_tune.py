@@ -26,7 +26,7 @@ def _edge(flags: dict[str, str], _launch: int) -> Script:
 
 def _tuned(folder: Path, sampler: SamplerKind, launcher: LauncherKind) -> StudyHistory:
     study = STUDY.model_copy(update={"space": STUDY.space.model_copy(update={"launcher": launcher})})
-    budget = Budget(launches=14, finalists=1)
+    budget = Budget(launches=6 if launcher is LauncherKind.PROCESS else 14, finalists=1)
     return tune(study, ScriptedLauncher(_edge), budget, folder, sampler=sampler, observe=lambda _: None)
 
 

@@ -20,8 +20,9 @@ from autotune.search.gp.output import Output
 from autotune.search.gp.prior import Prediction
 from autotune.search.gp.room import crash_chance
 
-_VALUE_ERROR, _CRASH_ERROR = 0.2, 0.3
-"""How far a prior is expected to be off: in logarithms, and of a crash's label of -1 or 1."""
+_CRASH_ERROR = 0.3
+"""How far a prior is expected to be off in a crash's label of -1 or 1."""
+_NO_ERROR_TOLD = 0.2
 _SAFE_LABEL = -0.5
 """Survivals are -1 and crashes 1: halfway to the former, since a crash teaches less than it costs."""
 _LINEAR_BELOW = -0.5
@@ -68,6 +69,7 @@ class Model:
         self._groups = encoding.groups
         self._seen = seen
         self._pending = pending
+        self._error = _usual_error(pool.predictions)
         self._objectives = [_objective(history, (seen, pool), index) for index in range(len(history.signs))]
         self._values = [self._value_output(objective) for objective in self._objectives]
         self._constraints = {key: self._constraint_output(key) for key in self._keys()}
@@ -79,7 +81,8 @@ class Model:
         for objective, output in zip(self._objectives, self._values, strict=True):
             if output is None:
                 return None
-            columns.append(output.predict(batch.points, objective.expected(batch.predictions)))
+            mean, deviation = output.predict(batch.points, objective.expected(batch.predictions))
+            columns.append((mean, self._widened(output, deviation, batch)))
         means, deviations = zip(*columns, strict=True)
         return np.column_stack(means), np.column_stack(deviations)
 
@@ -89,7 +92,7 @@ class Model:
         for key, output in self._constraints.items():
             if output is not None:
                 mean, deviation = output.predict(batch.points, _expected_constraint(key, batch.predictions))
-                total += log_ndtr(-mean / deviation)
+                total += log_ndtr(-mean / self._widened(output, deviation, batch))
         if self._crash is not None:
             mean, deviation = self._crash.predict(batch.points, self._expected_crash(batch.predictions))
             total += log_ndtr((_SAFE_LABEL - mean) / deviation)
@@ -110,7 +113,14 @@ class Model:
         rows = self._measured()
         told = [each.values[objective.index] for each in self._history.measured if each.values]
         targets = np.array([objective.target(value) for value in told], dtype=float)
-        return self._output(rows, targets, objective.expected(self._part(rows).predictions), _VALUE_ERROR)
+        return self._output(rows, targets, objective.expected(self._part(rows).predictions), self._error)
+
+    def _widened(self, output: Output, deviation: Array, batch: Batch) -> Array:
+        """Return the deviations, wider where the prior is less sure of itself than it usually is."""
+        if batch.predictions is None or not output.trend:
+            return deviation
+        errors = np.array([each.error for each in batch.predictions])
+        return np.sqrt(deviation**2 + np.maximum(errors**2 - self._error**2, 0.0))
 
     def _keys(self) -> list[str]:
         told = [each.constraints for each in self._history.measured]
@@ -121,7 +131,7 @@ class Model:
         rows = [row for row in self._measured() if key in self._history.seen[row].constraints]
         targets = np.array([signed_log(self._history.seen[row].constraints[key]) for row in rows])
         return self._output(
-            rows, targets, _expected_constraint(key, self._part(rows).predictions), _VALUE_ERROR
+            rows, targets, _expected_constraint(key, self._part(rows).predictions), self._error
         )
 
     def _crash_output(self) -> Output | None:
@@ -148,6 +158,12 @@ def signed_log(violation: float) -> float:
     if violation < _LINEAR_BELOW:
         return float(np.log1p(_LINEAR_BELOW) + (violation - _LINEAR_BELOW) / (1 + _LINEAR_BELOW))
     return float(np.log1p(violation))
+
+
+def _usual_error(predictions: Sequence[Prediction] | None) -> float:
+    """Return how far a prior is expected to be off, in logarithms."""
+    errors = [each.error for each in predictions or () if each.values is not None]
+    return float(np.median(errors)) if errors else _NO_ERROR_TOLD
 
 
 def _objective(history: History, batches: Sequence[Batch], index: int) -> _Objective:

@@ -96,6 +96,8 @@ class CrashAwareSampler(BaseSampler):
         """Return the most promising candidate that the domain accepts, nothing if it accepts none."""
         if not search_space:
             return {}
+        if self._prior is not None:
+            self._prior.learn(study.get_trials(deepcopy=False))
         encoding = Encoding(search_space)
         history = history_of(study, trial, set(search_space), self._is_crash)
         ranked = self._ranked(history, encoding)

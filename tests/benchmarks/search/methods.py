@@ -18,10 +18,11 @@ from optuna.trial import TrialState
 from autotune.failure import EngineFailure, StartPhase
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search import CrashAwareSampler
+from autotune.search.calibration.evidence import Evidence
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.feasibility import DOUBTED_PER_LAUNCH, MemoryLessons
-from autotune.search.gp.prior import Prior
 from autotune.search.sampler import SpaceDomain, SpaceSampler, distribution_of
+from autotune.search.twin import Twin
 from autotune.space import Candidate, Choices, FlagValue, SearchSpace
 from tests.benchmarks.search.problem import Launch, Problem, launch
 
@@ -54,17 +55,31 @@ def _plain(make: Callable[[int], BaseSampler]) -> Method:
     return run
 
 
-def _crash_aware(prior: Callable[[Problem], Prior | None]) -> Method:
+def _crash_aware(prior: Callable[[Problem], Twin | None]) -> Method:
     def run(problem: Problem, seed: int) -> Iterator[Launch]:
         known: set[Candidate] = set()
-        gate = _Gate(problem.space, known)
-        inner = CrashAwareSampler(
-            seed=seed, prior=prior(problem), domain=SpaceDomain(problem.space, gate.accepts)
-        )
+        gate, twin = _Gate(problem.space, known), prior(problem)
+        made_so_far: list[Launch] = []
+
+        def learn(made: Launch) -> None:
+            gate.learn(made)
+            made_so_far.append(made)
+            if twin is not None:
+                twin.learn_from(_evidence(made_so_far))
+
+        inner = CrashAwareSampler(seed=seed, prior=twin, domain=SpaceDomain(problem.space, gate.accepts))
         sampler = SpaceSampler(inner, problem.space, seed=seed, accepts=gate.accepts, is_joint=True)
-        return _study(problem, seed, sampler, known, gate.learn)
+        return _study(problem, seed, sampler, known, learn)
 
     return run
+
+
+def _evidence(launches: list[Launch]) -> Evidence:
+    """Return what the launches showed of step times and memory."""
+    return Evidence(
+        cases=tuple(case for made in launches for case in made.cases),
+        pools=tuple(made.truth.pool for made in launches if made.truth.pool is not None),
+    )
 
 
 class _Gate:

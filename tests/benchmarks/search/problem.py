@@ -1,15 +1,18 @@
 """A problem of the benchmark: a space, what is true of every candidate, and what a noisy launch shows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from autotune.failure import FailureKind
+from autotune.metrics import Metric
+from autotune.search.calibration.case import Case
+from autotune.search.calibration.pool import PoolFact
 from autotune.search.gp.encoding import Encoding
-from autotune.search.gp.prior import Prior
 from autotune.search.sampler import SpaceDomain
+from autotune.search.twin import Twin
 from autotune.space import Candidate, SearchSpace
 
 NOISE = 0.05
@@ -21,12 +24,17 @@ _ROUNDS = 4
 
 @dataclass(frozen=True)
 class Truth:
-    """Without noise: value (more is better; None: it crashes), log(measured / limit), and what it costs."""
+    """Without noise: value (more is better; None: it crashes), log(measured / limit), and what it costs.
+
+    `cases` and `pool`: what else a launch shows, that a twin can learn from.
+    """
 
     value: float | None
     excess: Mapping[str, float]
     launch_s: float
     failure: FailureKind | None = None
+    cases: tuple[Case, ...] = ()
+    pool: PoolFact | None = None
 
     @property
     def misses(self) -> bool:
@@ -48,7 +56,7 @@ class Problem:
     truth: Callable[[Candidate], Truth]
     baseline: Candidate
     candidates: int
-    prior: Callable[[], Prior | None] = lambda: None
+    prior: Callable[[], Twin | None] = lambda: None
 
     @cached_property
     def optimum(self) -> float:
@@ -74,6 +82,7 @@ class Launch:
     value: float | None
     excess: Mapping[str, float]
     truth: Truth
+    cases: tuple[Case, ...] = ()
 
     @property
     def looks_feasible(self) -> bool:
@@ -82,10 +91,19 @@ class Launch:
 
 
 def launch(problem: Problem, candidate: Candidate, generator: np.random.Generator) -> Launch:
-    """Launch once; every number that is measured has a factor of its own."""
+    """Launch once; every number that is measured has a factor of its own, statistics that of their metric."""
     truth = problem.truth(candidate)
     draws = generator.standard_normal(1 + len(truth.excess)) * NOISE
     if truth.value is None:
         return Launch(candidate, None, {}, truth)
     excess = {key: each + draw for (key, each), draw in zip(truth.excess.items(), draws[1:], strict=True)}
-    return Launch(candidate, truth.value * float(np.exp(draws[0])), excess, truth)
+    by_metric = dict(zip(Metric, generator.standard_normal(len(Metric)) * NOISE, strict=True))
+    by_metric |= {Metric(key.split()[0]): draw for key, draw in zip(truth.excess, draws[1:], strict=True)}
+    by_metric[Metric.OUTPUT_THROUGHPUT] = draws[0]
+    cases = tuple(
+        replace(
+            case, shown={key: each * float(np.exp(by_metric[key[0]])) for key, each in case.shown.items()}
+        )
+        for case in truth.cases
+    )
+    return Launch(candidate, truth.value * float(np.exp(draws[0])), excess, truth, cases)

@@ -15,6 +15,8 @@ import numpy as np
 from autotune.engine.dialects import dialect_of
 from autotune.load.workload import offer
 from autotune.metrics import measure
+from autotune.search.calibration.case import Case, shown_by
+from autotune.search.calibration.pool import PoolFact
 from autotune.search.sampler import coordinates
 from autotune.search.twin import Twin, told
 from autotune.simulator.assembly import open_scheduler
@@ -149,7 +151,6 @@ def problem_of(scenario: Scenario) -> Problem:
     def truth(candidate: Candidate) -> Truth:
         return _launched(actual, space, slo, candidate)
 
-    @cache
     def twin() -> Twin:
         return Twin(believed, space, slo)
 
@@ -185,21 +186,24 @@ def _launched(profile: Profile, space: SearchSpace, slo: Slo, candidate: Candida
         case StartFailure() as failure:
             return Truth(None, {}, seconds + profile.start_up.death_s, failure.kind)
         case Ready() as ready:
-            return _loaded(profile, slo, ready, seconds)
+            return _loaded(profile, slo, ready, seconds, argv)
 
 
-def _loaded(profile: Profile, slo: Slo, ready: Ready, start_s: float) -> Truth:
+def _loaded(profile: Profile, slo: Slo, ready: Ready, start_s: float, argv: tuple[str, ...]) -> Truth:
     scheduler = open_scheduler(profile, ready, seed=0)
     endpoint = VirtualEndpoint(scheduler, request_s=profile.step.request_s)
-    measurements = {}
+    measurements, cases = {}, []
     for point in slo.load:
         scheduler.flush_cache()
-        result = endpoint.run(offer(slo.workload, point, salt=0))
+        load = offer(slo.workload, point, salt=0)
+        result = endpoint.run(load)
         if scheduler.is_dead:
             kind = serving_failure(profile, ready.capacity, 0).kind
             return Truth(None, {}, start_s + scheduler.now_s + profile.start_up.death_s, kind)
-        measurements[point.label] = measure(result.records, concurrency=point.concurrency)
+        measured = measurements[point.label] = measure(result.records, concurrency=point.concurrency)
+        cases.append(Case(point.label, None, argv, load, shown_by(measured.summary())))
     values, violations = told(slo, measurements)
     excess = {key: float(np.log(max(1 + each, _LEAST_RATIO))) for key, each in violations.items()}
     spent_s = start_s + scheduler.now_s + profile.start_up.stop_s
-    return Truth(None if values is None else values[0], excess, spent_s)
+    pool = PoolFact(argv, tokens=ready.capacity.pool_tokens)
+    return Truth(None if values is None else values[0], excess, spent_s, cases=tuple(cases), pool=pool)

@@ -1,0 +1,95 @@
+"""What a study's records say that a calibration can use.
+
+In: a study and its finished trials and, where its folder is given, the logs of their engines. Out: `Case`s
+and `PoolFact`s. Reads those logs. Invariant: only launches count that were really measured; one whose
+numbers were taken over from another says nothing new.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autotune.engine.dialects import dialect_of
+from autotune.load.arrivals import LoadPoint
+from autotune.load.workload import offer
+from autotune.record import Outcome
+from autotune.request import OfferedLoad
+from autotune.search.calibration.case import Case, shown_by
+from autotune.search.calibration.pool import PoolFact
+from autotune.search.confirmation import NumberedTrial
+from autotune.slo import Slo
+from autotune.space import Candidate, SearchSpace
+
+_WEIGHTS = re.compile(r"Load weight end\..*mem usage=([\d.]+) GB")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What launches showed of step times and of memory."""
+
+    cases: tuple[Case, ...]
+    pools: tuple[PoolFact, ...]
+
+
+def evidence_of(
+    space: SearchSpace, slo: Slo, trials: Iterable[NumberedTrial], *, folder: Path | None = None
+) -> Evidence:
+    """Return what the trials' launches showed; `folder`: the study's, with the engines' logs."""
+    launched = [trial for trial in trials if trial.record.same_as is None]
+    return Evidence(
+        cases=tuple(case for trial in launched for case in _cases(space, slo, trial)),
+        pools=tuple(fact for trial in launched if (fact := _pool_fact(space, trial, folder)) is not None),
+    )
+
+
+def argv_of(space: SearchSpace, candidate: Candidate) -> tuple[str, ...]:
+    """Return the command line of a candidate's rank 0."""
+    return dialect_of(space.engine).argv(
+        space, candidate, rank=0, port=space.port, rendezvous_port=space.rendezvous_port
+    )
+
+
+def _cases(space: SearchSpace, slo: Slo, trial: NumberedTrial) -> Iterable[Case]:
+    record = trial.record
+    if record.outcome is not Outcome.MEASURED:
+        return
+    argv = argv_of(space, record.to_candidate())
+    for point in slo.load:
+        measured = record.point(point.label)
+        shown = {} if measured is None else shown_by(measured.summary)
+        if measured is not None and shown:
+            load = _sent(slo, point, measured.summary.sent)
+            yield Case(f"trial {trial.number}, {point.label}", trial.number, argv, load, shown)
+
+
+def _sent(slo: Slo, point: LoadPoint, sent: int) -> OfferedLoad:
+    """Return the load as far as it was sent: a verdict may have come before its end."""
+    load = offer(slo.workload, point, salt=0)
+    return replace(load, requests=tuple(load.requests[:sent])) if sent < len(load.requests) else load
+
+
+def _pool_fact(space: SearchSpace, trial: NumberedTrial, folder: Path | None) -> PoolFact | None:
+    record = trial.record
+    argv = argv_of(space, record.to_candidate())
+    if record.failure is not None and record.failure.minimum_mem_fraction is not None:
+        return PoolFact(argv, minimum_mem_fraction=record.failure.minimum_mem_fraction)
+    if record.effective is None or record.effective.kv_tokens is None:
+        return None
+    fraction = record.effective.flags.get("mem-fraction-static")
+    told = float(fraction) if isinstance(fraction, int | float) else None
+    return PoolFact(
+        argv,
+        tokens=record.effective.kv_tokens,
+        mem_fraction=told,
+        weights_gib=None if folder is None else _logged_weights_gib(folder, trial.number),
+    )
+
+
+def _logged_weights_gib(folder: Path, number: int) -> float | None:
+    """Return what the weights took of one card by the log of rank 0, None if it does not tell."""
+    log = folder / "trials" / f"{number:04d}" / "engine-rank0.log"
+    if not log.exists():
+        return None
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        return next((float(found[1]) for line in lines if (found := _WEIGHTS.search(line))), None)
