@@ -60,6 +60,14 @@ class PointRecord(Frozen):
     sha256: str
 
 
+class AnswersRecord(Frozen):
+    """What was answered to the fixed prompts: the raw file with its hash, or why nothing was."""
+
+    file: str | None = None
+    sha256: str | None = None
+    reason: str | None = None
+
+
 class TrialRecord(Frozen):
     """One trial. Durations and `began_s` are seconds on the study's clock (virtual if `is_simulated`).
 
@@ -67,6 +75,7 @@ class TrialRecord(Frozen):
     `reason`: why it is INFEASIBLE, INVALID or INTERRUPTED; a FAILED one has its `failure`.
     `confirms`: the number of the trial whose candidate a confirmation launched again.
     `same_as`: the number of an earlier trial with the same effective flags, whose numbers were taken over.
+    `answers`: of a confirmation only.
     """
 
     outcome: Outcome
@@ -84,6 +93,7 @@ class TrialRecord(Frozen):
     objectives: tuple[float, ...] | None = None
     confirms: int | None = None
     same_as: int | None = None
+    answers: AnswersRecord | None = None
 
     @property
     def duration_s(self) -> float:

@@ -18,6 +18,7 @@ from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
 from autotune.errors import InfrastructureError, StudyError
 from autotune.record import Outcome, Role, TrialRecord
+from autotune.search.alike import alikeness_of
 from autotune.search.answer import conclude
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
 from autotune.search.confirmation import Contest, NumberedTrial, contest_of
@@ -156,7 +157,8 @@ class _Tuner:
             self.ledger.end_search(SearchEnd.STOPPED)
             raise
         self._confirm()
-        self.ledger.answer(conclude(self._contest(), self.study.slo))
+        contest = self._contest()
+        self.ledger.answer(conclude(contest, self.study.slo, alike=alikeness_of(contest, self.folder)))
         return self.ledger.history()
 
     def _measure_baseline(self) -> None:
