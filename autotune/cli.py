@@ -108,6 +108,9 @@ def tune(
     sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
     rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
+    precision: Annotated[
+        str | None, typer.Option(help="More rounds until the gain is known to +- this, such as 2%.")
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
@@ -122,7 +125,7 @@ def tune(
     gc.disable()
     from autotune.engine.launchers import open_launcher
     from autotune.live.view import StudyView
-    from autotune.search.budget import Budget
+    from autotune.search.budget import Budget, parse_share
     from autotune.search.ledger import read_history
     from autotune.search.place import place_of
     from autotune.tuner import tune as run_study
@@ -138,6 +141,7 @@ def tune(
         call_s=None if until is None else _seconds_until(until),
         finalists=finalists,
         rounds=rounds,
+        precision=None if precision is None else parse_share("--precision", precision),
     )
     engine, kind = open_launcher(draft.study.space, seed=seed), _sampler(sampler)
     folder = runs / draft.study.name

@@ -41,6 +41,7 @@ from autotune.search.repeats import (
     stuck,
     world_failures,
 )
+from autotune.search.rounds import gain_error_rate, rounds_due
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.storage import only_writer, storage_errors
 from autotune.search.twin import twin_of
@@ -158,7 +159,14 @@ class _Tuner:
             raise
         self._confirm()
         contest = self._contest()
-        self.ledger.answer(conclude(contest, self.study.slo, alike=alikeness_of(contest, self.folder)))
+        self.ledger.answer(
+            conclude(
+                contest,
+                self.study.slo,
+                alike=alikeness_of(contest, self.folder),
+                gain_error_rate=gain_error_rate(contest, self.budget),
+            )
+        )
         return self.ledger.history()
 
     def _measure_baseline(self) -> None:
@@ -201,7 +209,7 @@ class _Tuner:
         """Launch the finalists and the baseline again, as far as time allows."""
         contest, lost = self._contest(), len(self.cut_off)
         while fits(self.finished, self._left_s()) and len(self.cut_off) == lost:
-            chosen = contest.next_launch(rounds=self.budget.rounds)
+            chosen = contest.next_launch(rounds=rounds_due(contest, self.study.slo, self.budget))
             if chosen is None or self.spoilt_confirmations >= ATTEMPTS * len(contest.contenders):
                 return
             candidate = chosen.record.to_candidate()
