@@ -110,6 +110,9 @@ def tune(
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
     rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
     lang: Lang = "en",
+    precision: Annotated[
+        str | None, typer.Option(help="More rounds until the gain is known to +- this, such as 2%.")
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
@@ -124,7 +127,7 @@ def tune(
     gc.disable()
     from autotune.live.session import tune_watched
     from autotune.report.language import parse_language, speaking
-    from autotune.search.budget import Budget
+    from autotune.search.budget import Budget, parse_share
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -137,6 +140,7 @@ def tune(
         call_s=None if until is None else _seconds_until(until),
         finalists=finalists,
         rounds=rounds,
+        precision=None if precision is None else parse_share("--precision", precision),
     )
     kind, folder = _sampler(sampler), runs / draft.study.name
     with _stoppable():
@@ -216,6 +220,9 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("export"),
     trial: Annotated[int | None, typer.Option(help="This trial instead of the winner.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if it misses its SLO; marked so.")] = False,
+    accept_answers: Annotated[
+        bool, typer.Option("--accept-answers", help="Even if its answers differ; marked so.")
+    ] = False,
     runs: RunsFolder = Path("runs"),
 ) -> None:
     """Write the confirmed candidate as files for production, its evidence beside them."""
@@ -224,7 +231,8 @@ def export(
     from autotune.search.ledger import read_history
 
     target = parse_target(to)
-    files = make_files(read_history(_folder(study, runs)), target, trial=trial, force=force)
+    history = read_history(_folder(study, runs))
+    files = make_files(history, target, trial=trial, force=force, accept_answers=accept_answers)
     for path in write_files(files, out):
         print(path)
 

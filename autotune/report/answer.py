@@ -7,6 +7,7 @@ from a model of the engine, the text says so first.
 from collections.abc import Iterator
 
 from autotune.record import Outcome, Role, TrialRecord
+from autotune.report.alike import alike_lines
 from autotune.report.findings import (
     baseline_of,
     confirmed_of,
@@ -250,6 +251,7 @@ def _winner_lines(history: StudyHistory) -> Iterator[str]:
     if answer.confirmed_winner is None:
         yield say("It was measured once and not launched again: there was no time for it.")
     yield from _gain_lines(history, answer)
+    yield from alike_lines(answer)
     verdict = verdict_of(history, trial)
     if verdict is not None and verdict.binding is not None:
         yield say("The ceiling that binds is {ceiling}.", ceiling=margin_text(verdict.binding))
