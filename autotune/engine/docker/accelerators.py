@@ -1,8 +1,9 @@
 """What a container needs to see a node's accelerators, as data: one row per kind. Pure.
 
 Sources: NVIDIA container toolkit (device requests); SGLang's docs/platforms/amd_gpu.md and ascend_npu.md.
-How memory in use is asked for: nvidia-smi; the amdgpu driver's mem_info_vram_used (Linux, amdgpu_vram_mgr.c);
-the HBM column of `npu-smi info`.
+How memory in use is asked for: nvidia-smi; the amdgpu driver's mem_info_vram_used, which rocm-smi shows too
+(Linux, Documentation/gpu/amdgpu/driver-misc.rst); the HBM column of `npu-smi info` (24.1 to 26.0, as shown
+in the bug reports of vLLM Ascend). Only the chosen ones are asked about: others may belong to a neighbour.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,15 +18,24 @@ _ASCEND_TOOLS = "/usr/local/sbin"  # npu-smi is here
 _ASCEND_RESERVED_MIB = 4096
 _AMD_MEMORY = (
     "i=0; for f in $(ls -v /sys/class/drm/card*/device/mem_info_vram_used); "
-    'do echo "$i, $(($(cat $f) / 1048576))"; i=$((i + 1)); done'
+    'do case ",$1," in ,, | *",$i,"*) echo "$i, $(($(cat $f) / 1048576))";; esac; i=$((i + 1)); done'
 )
-# A chip's row holds its bus id, and used / total HBM at its end.
+# A card's row is followed by its chip's, which holds a bus id and, at its end, used / total HBM; a chip that
+# shares its card has a physical id of its own, any other has its card's.
 _ASCEND_MEMORY = r"""
-import re, subprocess
+import re, subprocess, sys
 shown = subprocess.run(["npu-smi", "info"], capture_output=True, text=True, check=True).stdout
-row = r"\|\s*[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[^|]*\|.*?(\d+)\s*/\s*\d+\s*\|\s*$"
-for index, used in enumerate(re.findall(row, shown, re.MULTILINE)):
-    print(f"{index}, {used}")
+for line in shown.splitlines():
+    cells = [cell.split() for cell in line.strip().strip("|").split("|")]
+    if len(cells) != 3 or not all(cells) or not cells[0][0].isdigit():
+        continue
+    if ":" not in cells[1][0]:
+        card = cells[0][0]
+        continue
+    device = (cells[0][1:] or [card])[0]
+    used = re.findall(r"(\d+) */", " ".join(cells[2]))[-1]
+    if device in sys.argv[1].split(","):
+        print(f"{device}, {used}")
 """
 _ASCEND_CONTROL = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 
@@ -67,7 +77,7 @@ def _amd(node: Node) -> Devices:
         device_files=("/dev/kfd", "/dev/dri"),
         groups=("video",),
         environment=(("HIP_VISIBLE_DEVICES", chosen),) if chosen else (),
-        memory_query=("sh", "-c", _AMD_MEMORY),
+        memory_query=("sh", "-c", _AMD_MEMORY, "memory", chosen),
     )
 
 
@@ -78,7 +88,7 @@ def _ascend(node: Node) -> Devices:
         mounts=tuple(
             Mount(source=path, target=path, read_only=True) for path in (_ASCEND_DRIVER, _ASCEND_TOOLS)
         ),
-        memory_query=("python3", "-c", _ASCEND_MEMORY),
+        memory_query=("python3", "-c", _ASCEND_MEMORY, ",".join(chosen)),
         reserved_mib=_ASCEND_RESERVED_MIB,
         environment=(("ASCEND_RT_VISIBLE_DEVICES", ",".join(chosen)),),
     )
