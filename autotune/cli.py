@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from autotune.search.ledger import StudyHistory
-    from autotune.search.sampler import SamplerKind
     from autotune.study import StudyDraft
 
 INTERRUPTED_EXIT_CODE = 130
@@ -124,7 +122,8 @@ def tune(
     gc.disable()
     from autotune.live.session import tune_watched
     from autotune.report.language import parse_language, speaking
-    from autotune.search.budget import Budget
+    from autotune.search.budget import Budget, seconds_until
+    from autotune.search.sampler import parse_sampler
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -134,11 +133,11 @@ def tune(
     budget = Budget(
         launches=trials if trials or hours or until else 40,
         study_s=None if hours is None else hours * 3600,
-        call_s=None if until is None else _seconds_until(until),
+        call_s=None if until is None else seconds_until(until),
         finalists=finalists,
         rounds=rounds,
     )
-    kind, folder = _sampler(sampler), runs / draft.study.name
+    kind, folder = parse_sampler(sampler), runs / draft.study.name
     with _stoppable():
         history = tune_watched(
             draft.study, budget, folder, _console(),
@@ -384,27 +383,6 @@ def _read(
     for warning in draft.warnings:
         print(f"autotune: warning: {warning}", file=sys.stderr)
     return draft
-
-
-def _sampler(name: str) -> "SamplerKind":
-    from autotune.search.sampler import SamplerKind
-
-    try:
-        return SamplerKind(name)
-    except ValueError:
-        raise ConfigError(f"--sampler {name!r}: there are {', '.join(SamplerKind)}") from None
-
-
-def _seconds_until(text: str) -> float:
-    try:
-        moment = datetime.strptime(text, "%H:%M").astimezone().time()
-    except ValueError:
-        raise ConfigError(f"--until {text!r}: write a time of day such as 07:00") from None
-    now = datetime.now().astimezone()
-    end = now.replace(hour=moment.hour, minute=moment.minute, second=0, microsecond=0)
-    if end <= now:
-        end += timedelta(days=1)
-    return (end - now).total_seconds()
 
 
 def _folder(study: str, runs: Path) -> Path:

@@ -7,9 +7,11 @@ confirmation included; one that takes longer is cut short before it eats the con
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import numpy as np
 
+from autotune.errors import ConfigError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial
 
@@ -33,6 +35,23 @@ class Budget:
     def confirmation_launches(self) -> int:
         """How many launches a full confirmation takes."""
         return (self.finalists + 1) * self.rounds
+
+
+def seconds_until(text: str) -> float:
+    """Return the seconds from now until a time of day such as 07:00, of tomorrow if it has passed.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        moment = datetime.strptime(text, "%H:%M").astimezone().time()
+    except ValueError:
+        raise ConfigError(f"--until {text!r}: write a time of day such as 07:00") from None
+    now = datetime.now().astimezone()
+    end = now.replace(hour=moment.hour, minute=moment.minute, second=0, microsecond=0)
+    if end <= now:
+        end += timedelta(days=1)
+    return (end - now).total_seconds()
 
 
 def allowance_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float | None:
