@@ -335,24 +335,16 @@ def bench(
 
     options = Options(
         concurrency=concurrency, rate=rate, steps=steps, ramp_s=ramp, lengths=lengths, search=search,
-        protocol=protocol,
-        workload=workload, slo=slo, input_tokens=input_tokens, output_tokens=output_tokens,
-        endpoint=endpoint,
-        tokenizer=tokenizer, requests=requests, duration_s=duration, arrivals=arrivals,
-        ignore_eos=ignore_eos, burstiness=burstiness, trace=trace, ceilings=tuple(ceiling or ()),
-        stall_below_tps=stall_below, stall_longer_than_s=stall_after, seed=seed,
+        protocol=protocol, workload=workload, slo=slo, endpoint=endpoint, tokenizer=tokenizer,
+        input_tokens=input_tokens, output_tokens=output_tokens, requests=requests, duration_s=duration,
+        arrivals=arrivals, burstiness=burstiness, trace=trace, ceilings=tuple(ceiling or ()),
+        ignore_eos=ignore_eos, stall_below_tps=stall_below, stall_longer_than_s=stall_after, seed=seed,
     )  # fmt: skip
-    raise typer.Exit(
-        run_bench(
-            url,
-            options,
-            _console(),
-            out=out,
-            model=model,
-            api_key_env=api_key_env,
-            vocabulary_size=vocabulary_size,
-        )
-    )
+    code = run_bench(
+        url, options, _console(),
+        out=out, model=model, api_key_env=api_key_env, vocabulary_size=vocabulary_size,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @contextmanager
@@ -372,13 +364,10 @@ def _stoppable() -> Iterator[None]:
 def _read(
     space: Path, slo: Path, launcher: str | None, name: str | None = None, seed: int = 0
 ) -> "StudyDraft":
-    from autotune.space import LauncherKind
+    from autotune.engine.launchers import parse_launcher
     from autotune.study import read_study
 
-    kinds = {kind.value: kind for kind in LauncherKind}
-    if launcher is not None and launcher not in kinds:
-        raise ConfigError(f"--launcher {launcher!r}: there are {', '.join(kinds)}")
-    kind = None if launcher is None else kinds[launcher]
+    kind = None if launcher is None else parse_launcher(launcher)
     draft = read_study(space, slo, name=name, launcher=kind, seed=seed)
     for warning in draft.warnings:
         print(f"autotune: warning: {warning}", file=sys.stderr)
