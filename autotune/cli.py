@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from autotune.search.ledger import StudyHistory
-    from autotune.search.sampler import SamplerKind
     from autotune.study import StudyDraft
 
 INTERRUPTED_EXIT_CODE = 130
@@ -127,7 +125,8 @@ def tune(
     gc.disable()
     from autotune.live.session import tune_watched
     from autotune.report.language import parse_language, speaking
-    from autotune.search.budget import Budget, parse_share
+    from autotune.search.budget import Budget, parse_share, seconds_until
+    from autotune.search.sampler import parse_sampler
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -137,12 +136,12 @@ def tune(
     budget = Budget(
         launches=trials if trials or hours or until else 40,
         study_s=None if hours is None else hours * 3600,
-        call_s=None if until is None else _seconds_until(until),
+        call_s=None if until is None else seconds_until(until),
         finalists=finalists,
         rounds=rounds,
         precision=None if precision is None else parse_share("--precision", precision),
     )
-    kind, folder = _sampler(sampler), runs / draft.study.name
+    kind, folder = parse_sampler(sampler), runs / draft.study.name
     with _stoppable():
         history = tune_watched(
             draft.study, budget, folder, _console(),
@@ -344,24 +343,16 @@ def bench(
 
     options = Options(
         concurrency=concurrency, rate=rate, steps=steps, ramp_s=ramp, lengths=lengths, search=search,
-        protocol=protocol,
-        workload=workload, slo=slo, input_tokens=input_tokens, output_tokens=output_tokens,
-        endpoint=endpoint,
-        tokenizer=tokenizer, requests=requests, duration_s=duration, arrivals=arrivals,
-        ignore_eos=ignore_eos, burstiness=burstiness, trace=trace, ceilings=tuple(ceiling or ()),
-        stall_below_tps=stall_below, stall_longer_than_s=stall_after, seed=seed,
+        protocol=protocol, workload=workload, slo=slo, endpoint=endpoint, tokenizer=tokenizer,
+        input_tokens=input_tokens, output_tokens=output_tokens, requests=requests, duration_s=duration,
+        arrivals=arrivals, burstiness=burstiness, trace=trace, ceilings=tuple(ceiling or ()),
+        ignore_eos=ignore_eos, stall_below_tps=stall_below, stall_longer_than_s=stall_after, seed=seed,
     )  # fmt: skip
-    raise typer.Exit(
-        run_bench(
-            url,
-            options,
-            _console(),
-            out=out,
-            model=model,
-            api_key_env=api_key_env,
-            vocabulary_size=vocabulary_size,
-        )
-    )
+    code = run_bench(
+        url, options, _console(),
+        out=out, model=model, api_key_env=api_key_env, vocabulary_size=vocabulary_size,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @contextmanager
@@ -381,38 +372,14 @@ def _stoppable() -> Iterator[None]:
 def _read(
     space: Path, slo: Path, launcher: str | None, name: str | None = None, seed: int = 0
 ) -> "StudyDraft":
-    from autotune.space import LauncherKind
+    from autotune.engine.launchers import parse_launcher
     from autotune.study import read_study
 
-    kinds = {kind.value: kind for kind in LauncherKind}
-    if launcher is not None and launcher not in kinds:
-        raise ConfigError(f"--launcher {launcher!r}: there are {', '.join(kinds)}")
-    kind = None if launcher is None else kinds[launcher]
+    kind = None if launcher is None else parse_launcher(launcher)
     draft = read_study(space, slo, name=name, launcher=kind, seed=seed)
     for warning in draft.warnings:
         print(f"autotune: warning: {warning}", file=sys.stderr)
     return draft
-
-
-def _sampler(name: str) -> "SamplerKind":
-    from autotune.search.sampler import SamplerKind
-
-    try:
-        return SamplerKind(name)
-    except ValueError:
-        raise ConfigError(f"--sampler {name!r}: there are {', '.join(SamplerKind)}") from None
-
-
-def _seconds_until(text: str) -> float:
-    try:
-        moment = datetime.strptime(text, "%H:%M").astimezone().time()
-    except ValueError:
-        raise ConfigError(f"--until {text!r}: write a time of day such as 07:00") from None
-    now = datetime.now().astimezone()
-    end = now.replace(hour=moment.hour, minute=moment.minute, second=0, microsecond=0)
-    if end <= now:
-        end += timedelta(days=1)
-    return (end - now).total_seconds()
 
 
 def _folder(study: str, runs: Path) -> Path:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from autotune.errors import AutotuneError, ConfigError
+from autotune.events import Event, Observe, TrialEnded
 from autotune.record import Role
 from autotune.report.answer import answer_text
 from autotune.report.units import metric_value
@@ -21,7 +22,6 @@ from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.slo import Decision
 from autotune.study import Study
-from autotune.tuner import Event, Observe, TrialEnded
 
 ATTEMPTS = 3
 FIRST_PAUSE_S = 1.0

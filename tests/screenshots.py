@@ -19,6 +19,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from autotune.engine.launchers import open_launcher
+from autotune.events import Event, PhaseBegan
 from autotune.live.page import Page
 from autotune.live.status import STATUS_FILE
 from autotune.live.view import StudyView
@@ -29,7 +30,7 @@ from autotune.search.budget import Budget
 from autotune.search.ledger import StudyHistory, read_history
 from autotune.space import LauncherKind
 from autotune.study import Study, read_study
-from autotune.tuner import Event, PhaseBegan, tune
+from autotune.tuner import tune
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "runs" / "example"

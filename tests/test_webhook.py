@@ -5,9 +5,9 @@ import pytest
 
 from autotune.cli import main
 from autotune.errors import ConfigError, InfrastructureError, StudyError
+from autotune.events import PhaseBegan, Recovered, TrialEnded
 from autotune.record import Role, TrialRecord
 from autotune.search.ledger import AskedTrial
-from autotune.tuner import PhaseBegan, Recovered, TrialEnded
 from autotune.webhook import ATTEMPTS, Webhook
 from tests.support.histories import improved
 from tests.support.ports import free_port

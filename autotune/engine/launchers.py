@@ -13,6 +13,18 @@ from autotune.simulator.profile import read_profile
 from autotune.space import LauncherKind, SearchSpace
 
 
+def parse_launcher(name: str) -> LauncherKind:
+    """Return the launcher of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return LauncherKind(name)
+    except ValueError:
+        raise ConfigError(f"--launcher {name!r}: there are {', '.join(LauncherKind)}") from None
+
+
 def open_launcher(space: SearchSpace, *, seed: int, learnt: Iterable[Mapping[str, float]] = ()) -> Launcher:
     """Return the launcher of the space; `learnt`: the start phases' seconds of the study's earlier launches.
 

@@ -79,7 +79,7 @@ def page_lines(progress: Progress, width: int, height: int) -> list[Text]:
     now = Block(None, running_lines, max(min(len(progress.running), _RUNNING_ROWS, room // 2), 1))
     flags = Block("candidate against the best and the baseline", flag_lines, 5)
     ceilings = Block(ceilings_title(progress), ceiling_lines)
-    best = Block(best_title(progress), best_lines, 2, 6 if width < WIDE else 10)
+    best = Block(best_title(progress), best_lines, 2, 5 if width < WIDE else 10)
     failures = Block("not measured", failure_lines, 1, 4)
     log = Block("finished", log_lines)
     if width < WIDE:

@@ -193,8 +193,8 @@ class Progress:
             searching = sum(trial.role is not Role.CONFIRMATION for trial in self.running)
             limits.append(self.budget.launches - self.standing.launches - searching)
         if self.left_s is not None and self.standing.trial_s:
-            room_s = self.left_s - self.standing.reserved_s - self._running_s
-            limits.append(math.floor(room_s / self.standing.trial_s))
+            room_s = self.left_s - self.standing.reserved_s - self._running_s / self._at_once
+            limits.append(math.floor(room_s / self.standing.trial_s) * self._at_once)
         return max(min(limits), 0) if limits else None
 
     @property
@@ -206,8 +206,12 @@ class Progress:
             return None
         confirming = sum(trial.role is Role.CONFIRMATION for trial in self.running)
         fresh = max(self.budget.confirmation_launches - self.standing.confirmations - confirming, 0)
-        at_once = max(len(self.running), 1)
-        return ((self.launches_left + fresh) * self.standing.trial_s + self._running_s) / at_once
+        return ((self.launches_left + fresh) * self.standing.trial_s + self._running_s) / self._at_once
+
+    @property
+    def _at_once(self) -> int:
+        """How many trials run beside each other."""
+        return max(len(self.running), 1)
 
     @property
     def _running_s(self) -> float:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from autotune.engine.launcher import Launcher
 from autotune.errors import InfrastructureError
+from autotune.events import Event, PhaseBegan, Quarantined, Recovered, TrialEnded
 from autotune.live.lines import trial_line, trial_text
 from autotune.live.page import live_page
 from autotune.live.progress import Progress, RunningTrial, Standing, stage_of
@@ -28,7 +29,6 @@ from autotune.search.budget import Budget, allowance_s
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import AskedTrial, StudyHistory
 from autotune.study import Study
-from autotune.tuner import Event, PhaseBegan, Quarantined, Recovered, TrialEnded
 
 _TOLD_LINES = 100
 _SIMULATED_STATUS_EVERY_S = 0.25
@@ -219,7 +219,7 @@ def _running(begun: _Begun, now_s: float) -> RunningTrial:
         role=begun.asked.role,
         candidate=begun.asked.candidate.to_dict(),
         phase=begun.phase,
-        trial_s=now_s - begun.trial_s,
-        stage_s=now_s - begun.stage_s,
-        phase_s=now_s - begun.phase_s,
+        trial_s=max(now_s - begun.trial_s, 0.0),  # a simulated slot may be ahead of this clock
+        stage_s=max(now_s - begun.stage_s, 0.0),
+        phase_s=max(now_s - begun.phase_s, 0.0),
     )

@@ -7,6 +7,7 @@ confirmation included; one that takes longer is cut short before it eats the con
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -51,6 +52,23 @@ def parse_share(option: str, text: str) -> float:
     if not 0 < share < 1:
         raise ConfigError(f"{option} {text!r}: write a share such as 2%")
     return share
+
+
+def seconds_until(text: str) -> float:
+    """Return the seconds from now until a time of day such as 07:00, of tomorrow if it has passed.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        moment = datetime.strptime(text, "%H:%M").astimezone().time()
+    except ValueError:
+        raise ConfigError(f"--until {text!r}: write a time of day such as 07:00") from None
+    now = datetime.now().astimezone()
+    end = now.replace(hour=moment.hour, minute=moment.minute, second=0, microsecond=0)
+    if end <= now:
+        end += timedelta(days=1)
+    return (end - now).total_seconds()
 
 
 def allowance_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float | None:

@@ -25,6 +25,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import autotune.search
+from autotune.errors import ConfigError
 from autotune.record import Outcome, TrialRecord
 from autotune.space import Candidate, Choices, FlagValue, FloatRange, IntRange, SearchSpace, Tunable
 
@@ -44,6 +45,18 @@ class SamplerKind(StrEnum):
     TPE = "tpe"
     GP = "gp"
     RANDOM = "random"
+
+
+def parse_sampler(name: str) -> SamplerKind:
+    """Return the sampler of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return SamplerKind(name)
+    except ValueError:
+        raise ConfigError(f"--sampler {name!r}: there are {', '.join(SamplerKind)}") from None
 
 
 class SpaceSampler:

@@ -67,6 +67,7 @@ def test_launches_left_are_those_that_fit_before_the_confirmation() -> None:
     assert progress.time_left_s == 1000.0
     assert _progress(standing, SEARCHING).launches_left == 38
     assert _progress(standing, left_s=10.0).launches_left == 0
+    assert _progress(standing, SEARCHING, SEARCHING, left_s=1000.0).launches_left == 2 * 5
     assert _progress(_standing(BASELINE)).launches_left is None
 
 

@@ -6,13 +6,13 @@ import pytest
 from rich.console import Console
 
 from autotune.errors import InfrastructureError
+from autotune.events import PhaseBegan, Recovered, TrialEnded
 from autotune.live.progress import Controller
 from autotune.live.status import STATUS_FILE, read_status
 from autotune.live.view import StudyView
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.budget import Budget
 from autotune.search.ledger import AskedTrial
-from autotune.tuner import PhaseBegan, Recovered, TrialEnded
 from tests.support.scripted import Script, ScriptedLauncher
 from tests.support.trials import STUDY, failed, measured, numbered
 
