@@ -216,6 +216,9 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("export"),
     trial: Annotated[int | None, typer.Option(help="This trial instead of the winner.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if it misses its SLO; marked so.")] = False,
+    accept_answers: Annotated[
+        bool, typer.Option("--accept-answers", help="Even if its answers differ; marked so.")
+    ] = False,
     runs: RunsFolder = Path("runs"),
 ) -> None:
     """Write the confirmed candidate as files for production, its evidence beside them."""
@@ -224,7 +227,8 @@ def export(
     from autotune.search.ledger import read_history
 
     target = parse_target(to)
-    files = make_files(read_history(_folder(study, runs)), target, trial=trial, force=force)
+    history = read_history(_folder(study, runs))
+    files = make_files(history, target, trial=trial, force=force, accept_answers=accept_answers)
     for path in write_files(files, out):
         print(path)
 

@@ -60,6 +60,14 @@ class PointRecord(Frozen):
     sha256: str
 
 
+class AnswersRecord(Frozen):
+    """What was answered to the fixed prompts: the raw file with its hash, or why nothing was."""
+
+    file: str | None = None
+    sha256: str | None = None
+    reason: str | None = None
+
+
 class TrialRecord(Frozen):
     """One trial. Durations and `began_s` are seconds on the study's clock (virtual if `is_simulated`).
 
@@ -68,6 +76,7 @@ class TrialRecord(Frozen):
     `confirms`: the number of the trial whose candidate a confirmation launched again.
     `same_as`: the number of an earlier trial with the same effective flags, whose numbers were taken over.
     `nodes`: where it ran, if the study has several slots; `slots`: how many of them shared its time.
+    `answers`: of a confirmation only.
     """
 
     outcome: Outcome
@@ -87,6 +96,7 @@ class TrialRecord(Frozen):
     same_as: int | None = None
     nodes: tuple[str, ...] = ()
     slots: int = 1
+    answers: AnswersRecord | None = None
 
     @property
     def duration_s(self) -> float:

@@ -20,12 +20,13 @@ from autotune.engine.plan import never, plan_launch
 from autotune.errors import LoadError
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.load.arrivals import LoadPoint
+from autotune.load.collapse import hang, serves_nothing
 from autotune.load.health import invalid_reason
 from autotune.load.records_file import write_records
 from autotune.load.workload import offer, warm_up
 from autotune.metrics import Measurement, join, measure
-from autotune.record import ClientRecord, Outcome, PointRecord, Role, TrialRecord
-from autotune.request import ClientHealth, Endpoint, LoadResult, OfferedLoad, RequestFailureKind
+from autotune.record import AnswersRecord, ClientRecord, Outcome, PointRecord, Role, TrialRecord
+from autotune.request import ClientHealth, Endpoint, LoadResult, OfferedLoad
 from autotune.slo import ERROR_RATE, LOOKS, Decision, Verdict, judge
 from autotune.space import Candidate
 from autotune.study import Study, owner_of
@@ -37,6 +38,7 @@ SILENCE_LIMIT_S = 120.0
 """For how long no byte of any answer may come while requests are in flight: far above any time a prefill of
 every waiting prompt takes, far below a request's own time-out."""
 
+NO_MODEL = "a simulated engine has no model that could answer"
 TIME_IS_UP = "the study's time was up"
 CALLED_OFF = "the study was stopped"
 _ROUNDING_S = 1e-6
@@ -142,6 +144,7 @@ class _TrialRun:
     measurements: dict[str, Measurement] = field(default_factory=dict)
     points: dict[str, PointRecord] = field(default_factory=dict)
     twin: tuple[int, TrialRecord] | None = None
+    answers: AnswersRecord | None = None
 
     def __post_init__(self) -> None:
         self.began_s = self.launcher.clock.now_s()
@@ -170,6 +173,9 @@ class _TrialRun:
             if self.twin is None:
                 with self.timed("load"):
                     self._measure_points(engine)
+            if self.order.role is Role.CONFIRMATION:
+                with self.timed("answers"):
+                    self._ask(engine)
             self.on_phase("teardown")
 
     def to_record(self, ending: _Ending) -> TrialRecord:
@@ -191,6 +197,7 @@ class _TrialRun:
             confirms=self.order.confirms,
             nodes=self.order.nodes,
             slots=self.order.slots,
+            answers=self.answers,
         )
         if ending.outcome is not Outcome.MEASURED:
             return record
@@ -248,6 +255,32 @@ class _TrialRun:
                 if not self._is_undecided(point):
                     break
 
+    def _ask(self, engine: RunningEngine) -> None:
+        """Have the fixed prompts answered; that they are not says nothing about what was measured."""
+        if not isinstance(engine.address, HttpAddress):
+            self.answers = AnswersRecord(reason=NO_MODEL)
+            return
+        from autotune.load.answers import UnansweredError, ask_into  # noqa: PLC0415 - httpx, as below
+
+        self._check_time()
+        self.on_phase("answers")
+        path = self.folder / "trials" / self.order.name / "answers.json"
+        try:
+            digest = ask_into(
+                path,
+                engine.address.base_url,
+                self.study.slo.workload,
+                model=self.study.space.model,
+                vocabulary_size=engine.address.vocabulary_size,
+                flush=engine.flush_cache,
+                limit_s=self._left_s(),
+            )
+        except UnansweredError as error:
+            self._refuse_failure(engine.failure())
+            self.answers = AnswersRecord(reason=str(error))
+        else:
+            self.answers = AnswersRecord(file=str(path.relative_to(self.folder)), sha256=digest)
+
     def _endpoint_of(self, engine: RunningEngine) -> Endpoint:
         match engine.address:
             case HttpAddress(base_url=base_url, vocabulary_size=vocabulary_size):
@@ -269,7 +302,7 @@ class _TrialRun:
             offered = warm_up(self.study.slo.workload, point, salt=self._salt(point, LOOKS))
             result = self._serve(offered, endpoint, engine)
             if invalid_reason(result, offered) is None:
-                _refuse_serving_nothing(result)
+                self._refuse_failure(serves_nothing(result))
 
     def _serve(
         self, offered: OfferedLoad, endpoint: Endpoint, engine: RunningEngine, file: Path | None = None
@@ -279,10 +312,13 @@ class _TrialRun:
         result = endpoint.run(offered)
         if file is not None:
             write_records(file, result)
-        if (failure := engine.failure() or _hang(result)) is not None:
+        self._refuse_failure(engine.failure() or hang(result))
+        return result
+
+    def _refuse_failure(self, failure: EngineFailure | None) -> None:
+        if failure is not None:
             raise EngineError(failure)
         self._check_time()
-        return result
 
     def _measure(self, point: LoadPoint, endpoint: Endpoint, engine: RunningEngine, look: int) -> None:
         """Measure once more and add it to what is known of the load point.
@@ -294,7 +330,7 @@ class _TrialRun:
             result, reason = self._offer(point, endpoint, engine, look)
             if reason is None:
                 self._add(point, result, look)
-                _refuse_serving_nothing(result)
+                self._refuse_failure(serves_nothing(result))
                 return
             self.on_phase(f"load: {point.label}, again: {reason}")
         raise LoadError(f"{point.label}: {reason}")
@@ -361,25 +397,6 @@ def take_over(record: TrialRecord, number: int, twin: TrialRecord) -> TrialRecor
             "same_as": number,
         }
     )
-
-
-def _hang(result: LoadResult) -> EngineFailure | None:
-    """Return the failure of an engine that fell silent under load, None if it did not."""
-    if result.silent_s is None:
-        return None
-    failures = [record.failure for record in result.records if record.failure is not None]
-    open_requests = sum(failure.kind is RequestFailureKind.STOPPED for failure in failures)
-    line = f"no byte of any answer for {result.silent_s:.3g} s with {open_requests} requests in flight"
-    return EngineFailure(kind=FailureKind.HANG, phase=StartPhase.SERVING, line=line, waited_s=result.silent_s)
-
-
-def _refuse_serving_nothing(result: LoadResult) -> None:
-    """Raise the failure of an engine that lives and is reached, and answers no request well."""
-    failures = [record.failure for record in result.records]
-    first = next((failure for failure in failures if failure is not None), None)
-    if first is not None and all(failures):
-        line = f"all {len(failures)} requests failed, the first with {first.kind}: {first.message}"
-        raise EngineError(EngineFailure(kind=FailureKind.SERVES_NOTHING, phase=StartPhase.SERVING, line=line))
 
 
 def _client_record(client: ClientHealth | None) -> ClientRecord | None:

@@ -28,6 +28,7 @@ from autotune.events import (
     one_at_a_time,
 )
 from autotune.record import Outcome, Role, TrialRecord
+from autotune.search.alike import alikeness_of
 from autotune.search.answer import conclude
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
 from autotune.search.confirmation import Contest, NumberedTrial, contest_of
@@ -141,7 +142,8 @@ class _Tuner:
         finally:
             for asked, spent_s in self.slots.unfinished:
                 self.ledger.note_spent(asked, spent_s)
-        self.ledger.answer(conclude(self._contest(), self.study.slo))
+        contest = self._contest()
+        self.ledger.answer(conclude(contest, self.study.slo, alike=alikeness_of(contest, self.folder)))
         return self.ledger.history()
 
     def _settle_the_past(self) -> None:

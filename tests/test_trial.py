@@ -1,6 +1,8 @@
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,14 +12,16 @@ from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.launcher import HttpAddress
 from autotune.engine.launchers import open_launcher
 from autotune.failure import EngineFailure, FailureKind, StartPhase
+from autotune.load.answers import read_sheet
 from autotune.load.records_file import read_records
-from autotune.record import Outcome, Role, TrialRecord
+from autotune.record import AnswersRecord, Outcome, Role, TrialRecord
 from autotune.request import ClientHealth
 from autotune.slo import Decision, Slo
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.trial import FindTwin, TrialOrder, run_trial
 from tests.support.scripted import CRASH, NO_KV, NOT_READY, Script, ScriptedLauncher
+from tests.support.simulated_server import simulated_server
 from tests.support.sse_server import Fault, serving
 from tests.support.sse_server import Script as ServerScript
 from tests.support.trials import STUDY
@@ -375,10 +379,12 @@ class ServedLauncher:
         yield ServedEngine(self._url)
 
 
-def _run_over_http(url: str, folder: Path, deadline_s: float | None = None) -> TrialRecord:
+def _run_over_http(
+    url: str, folder: Path, deadline_s: float | None = None, order: TrialOrder = ORDER
+) -> TrialRecord:
     return run_trial(
         STUDY,
-        ORDER,
+        order,
         ServedLauncher(url),
         folder,
         on_phase=lambda _: None,
@@ -414,3 +420,41 @@ def test_an_engine_whose_every_answer_is_an_error_fails_in_the_warm_up(tmp_path:
     assert record.failure.kind is FailureKind.SERVES_NOTHING
     assert "HTTP 500" in record.failure.line
     assert record.points == ()
+
+
+CONFIRMATION = replace(ORDER, role=Role.CONFIRMATION, confirms=3, measure_all=True)
+
+
+def test_a_confirmation_keeps_what_the_engine_answers_to_fixed_prompts(tmp_path: Path) -> None:
+    with simulated_server() as url:
+        records = [_run_over_http(url, tmp_path / name, order=CONFIRMATION) for name in ("a", "b")]
+        searched = _run_over_http(url, tmp_path / "c")
+
+    sheets = []
+    for name, record in zip(("a", "b"), records, strict=True):
+        assert record.outcome is Outcome.MEASURED
+        assert record.durations_s["answers"] > 0
+        assert record.answers is not None
+        assert record.answers.file == "trials/0007/answers.json"
+        path = tmp_path / name / record.answers.file
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == record.answers.sha256
+        sheets.append(read_sheet(path))
+    assert sheets[0] == sheets[1]
+    assert (searched.answers, "answers" in searched.durations_s) == (None, False)
+
+
+def test_a_simulated_confirmation_says_that_it_has_no_model_to_answer(tmp_path: Path) -> None:
+    record = _run(ScriptedLauncher(lambda *_: Script()), tmp_path, order=CONFIRMATION)
+
+    assert record.outcome is Outcome.MEASURED
+    assert record.answers == AnswersRecord(reason="a simulated engine has no model that could answer")
+
+
+def test_an_engine_that_streams_only_is_measured_all_the_same(tmp_path: Path) -> None:
+    with serving(ServerScript()) as server:
+        record = _run_over_http(server.url, tmp_path, order=CONFIRMATION)
+
+    assert record.outcome is Outcome.MEASURED
+    assert record.answers is not None
+    assert record.answers.file is None
+    assert record.answers.reason == "/generate answered something else than an answer"

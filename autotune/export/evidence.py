@@ -97,5 +97,6 @@ def _launch(trial: NumberedTrial) -> dict[str, object]:
         "outcome": record.outcome,
         "objectives": record.objectives,
         "durations_s": record.durations_s,
+        "answers": record.answers.model_dump(mode="json") if record.answers else None,
         "load_points": [point.model_dump(mode="json") for point in record.points],
     }

@@ -16,6 +16,7 @@ from autotune.export.file import ExportFile
 from autotune.export.selection import Selection
 from autotune.metrics import Metric
 from autotune.record import PointRecord
+from autotune.report.alike import alike_text
 from autotune.report.answer import answer_text, room_text
 from autotune.report.commands import launch_commands
 from autotune.report.findings import confirmed_of, verdict_of
@@ -112,6 +113,10 @@ def _fresh_launches(selection: Selection) -> Iterator[str]:
     ]
     yield "## Fresh launches"
     yield _table(("objective", "each launch", "failed", "gain over the baseline"), rows)
+    answers = alike_text(confirmed)
+    if answers is not None:
+        yield "## Answers"
+        yield _code(answers)
 
 
 def _flags(selection: Selection) -> str:

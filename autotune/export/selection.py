@@ -11,6 +11,7 @@ from autotune import __version__
 from autotune.engine.plan import LaunchPlan
 from autotune.errors import AutotuneError, ConfigError
 from autotune.export.remedy import remedies
+from autotune.report.alike import difference_text
 from autotune.report.answer import SIMULATED, nearest_text, shortfall
 from autotune.report.commands import trial_plan
 from autotune.report.findings import (
@@ -29,7 +30,7 @@ from autotune.space import LauncherKind
 
 
 class RefusedExport(AutotuneError):  # noqa: N818 - not a fault, but what the study found
-    """The candidate does not meet the SLO; the message says what binds, by how much, and what is nearest."""
+    """The candidate does not meet the SLO, or answers otherwise than the baseline; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,26 @@ class Selection:
             yield f"DOES NOT MEET ITS SLO: {self.shortfall}"
         if is_simulated(self.history):
             yield SIMULATED
+        differs = _differing_answers(self.history, self.trial)
+        if differs is not None:
+            yield f"ITS ANSWERS DIFFER FROM THE BASELINE'S, which was accepted by name: {differs}"
         if confirmed_of(self.history, self.trial) is None:
             yield "NOT CONFIRMED: the candidate was measured in the search only, not launched afresh."
         elif _is_dominated(self.history, self.trial):
             yield "NOT ON THE CONFIRMED PARETO FRONT: another candidate beats it."
 
 
-def select(history: StudyHistory, *, number: int | None, force: bool) -> Selection:
+def select(
+    history: StudyHistory, *, number: int | None, force: bool, accept_answers: bool = False
+) -> Selection:
     """Return the named candidate, or the one that the study recommends.
+
+    `accept_answers`: also one whose answers differ from the baseline's.
 
     Raises:
         ConfigError: there is no such trial, or the answer is a front and no trial of it is named.
-        RefusedExport: it does not meet the SLO and `force` is not given, or there is nothing to export.
+        RefusedExport: it does not meet the SLO and `force` is not given, its answers differ and that is not
+            accepted, or there is nothing to export.
     """
     if number is None and _kind(history) is AnswerKind.FRONT:
         raise ConfigError(_choice(history))
@@ -113,6 +122,13 @@ def select(history: StudyHistory, *, number: int | None, force: bool) -> Selecti
         lack = "the fresh launches of the finalists met it in no case, and this candidate had none"
     if lack is not None and not force:
         raise RefusedExport(_refusal(history, trial, lack))
+    differs = _differing_answers(history, trial)
+    if differs is not None and not accept_answers:
+        raise RefusedExport(
+            f"trial {trial.number} answers otherwise than the baseline: {differs}.\n"
+            f"    What both answered lies in answers.json of their confirmations under "
+            f"{history.folder / 'trials'}.\n    --accept-answers exports it, marked as such."
+        )
     return Selection(history, trial, lack)
 
 
@@ -136,6 +152,11 @@ def _is_dominated(history: StudyHistory, trial: NumberedTrial) -> bool:
     front = history.answer.front if history.answer else ()
     number = trial.number if trial.record.confirms is None else trial.record.confirms
     return bool(front) and number not in front
+
+
+def _differing_answers(history: StudyHistory, trial: NumberedTrial) -> str | None:
+    confirmed = confirmed_of(history, trial)
+    return None if confirmed is None else difference_text(confirmed)
 
 
 def _choice(history: StudyHistory) -> str:

@@ -48,15 +48,21 @@ def parse_target(text: str) -> Target:
 
 
 def export(
-    history: StudyHistory, target: Target, *, trial: int | None = None, force: bool = False
+    history: StudyHistory,
+    target: Target,
+    *,
+    trial: int | None = None,
+    force: bool = False,
+    accept_answers: bool = False,
 ) -> tuple[ExportFile, ...]:
     """Return the files of an export; `trial` None means the candidate that the study recommends.
 
     Raises:
-        RefusedExport: the candidate does not meet the SLO, and `force` is not given.
+        RefusedExport: the candidate does not meet the SLO, and `force` is not given; or its answers differ
+            from the baseline's, and `accept_answers` is not given.
         ConfigError: there is no such trial, or the target needs what the search space does not say.
     """
-    selection = select(history, number=trial, force=force)
+    selection = select(history, number=trial, force=force, accept_answers=accept_answers)
     verify = verify_files(selection, *_url(selection, target))
     return (*_files(selection, target), *verify, evidence_page(selection))
 

@@ -6,6 +6,7 @@ spoken of, and nothing is called better that is not so for certain.
 
 from collections.abc import Iterator
 
+from autotune.report.alike import difference_text
 from autotune.report.findings import baseline_of
 from autotune.report.language import say
 from autotune.report.units import gain_text, metric_value
@@ -59,10 +60,15 @@ def _point_text(history: StudyHistory, confirmed: Confirmed) -> str:
         gain = confirmed.gains[index] if confirmed.gains else None
         better = say(" (gain {gain})", gain=gain_text(gain)) if gain else ""
         parts.append(f"{goal.quantity} {metric_value(goal.quantity.metric, confirmed.mean(index))}{better}")
-    values = "; ".join(parts)
+    values = "; ".join(parts) + _answers(confirmed)
     if is_baseline:
         return say("Trial {number} (the baseline): {values}.", number=confirmed.trial, values=values)
     return say("Trial {number}: {values}.", number=confirmed.trial, values=values)
+
+
+def _answers(confirmed: Confirmed) -> str:
+    differs = difference_text(confirmed)
+    return say("; ITS ANSWERS DIFFER from the baseline's: {differs}", differs=differs) if differs else ""
 
 
 def _everyone(answer: Answer) -> tuple[Confirmed, ...]:

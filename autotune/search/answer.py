@@ -6,16 +6,21 @@ traded against each other here, that is the user's to do.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
+from types import MappingProxyType
 
 from autotune.document import Frozen
 from autotune.record import Outcome, TrialRecord
+from autotune.search.alike import Alikeness, AnswersVerdict
 from autotune.search.confirmation import Contest, Place
 from autotune.search.gains import Gain, LaunchModel, fit
 from autotune.slo import FRESH_LAUNCHES, CeilingVerdict, Decision, Slo, Verdict, pool
+
+ERROR_RATE = 0.05
+NO_ANSWERS: Mapping[int, Alikeness] = MappingProxyType({})
 
 
 class Confirmed(Frozen):
@@ -23,7 +28,7 @@ class Confirmed(Frozen):
 
     `values`: for every launch that was measured, one value per objective in the SLO's order. `verdict`: the
     worst verdict of each ceiling over its launches. `gains` over the baseline, one per objective; empty for
-    the baseline itself, None where it cannot be told.
+    the baseline itself, None where it cannot be told. `alike`: a finalist's answers against the baseline's.
     """
 
     trial: int
@@ -31,6 +36,12 @@ class Confirmed(Frozen):
     failed_launches: int
     verdict: Verdict
     gains: tuple[Gain | None, ...] = ()
+    alike: Alikeness | None = None
+
+    @property
+    def answers_differ(self) -> bool:
+        """Whether it answers differently than the baseline for certain."""
+        return self.alike is not None and self.alike.verdict is AnswersVerdict.DIFFERENT
 
     @property
     def launches(self) -> int:
@@ -110,17 +121,24 @@ class Answer(Frozen):
         return self.confirmed_winner.verdict.binding if self.confirmed_winner else None
 
 
-def conclude(contest: Contest, slo: Slo, *, error_rate: float = 0.05) -> Answer:
-    """Return the answer from the fresh launches alone.
+def conclude(
+    contest: Contest,
+    slo: Slo,
+    *,
+    alike: Mapping[int, Alikeness] = NO_ANSWERS,
+    error_rate: float = ERROR_RATE,
+) -> Answer:
+    """Return the answer from the fresh launches alone; `alike`: of the finalists, by number.
 
     With one objective the winner is the finalist with the best lower bound of its gain, if that bound is
     above zero or if the baseline does not meet the SLO; otherwise the baseline stays. With several, a winner
     is named if it dominates the baseline, or is better in the first objective for certain and worse in none
-    for certain, or is the whole front; otherwise the front is the answer.
+    for certain, or is the whole front; otherwise the front is the answer. Of several that could be named, one
+    whose answers differ from the baseline's is named last.
     """
     if not contest.finalists:
         return _conclude_alone(contest, slo, error_rate)
-    standings = _standings(contest, slo, error_rate)
+    standings = _standings(contest, slo, error_rate, alike)
     answer = Answer(
         kind=AnswerKind.NOT_CONFIRMED,
         winner=None,
@@ -172,15 +190,26 @@ class _Standings:
         return tuple(one for one in pool_ if not any(self.dominates(other, one) for other in pool_))
 
     def best(self, rivals: Sequence[Confirmed]) -> Confirmed:
-        """Return the rival with the best lower bound in the first objective, else with the best mean."""
+        """Return the rival with the best lower bound in the first objective, else with the best mean.
+
+        One whose answers differ from the baseline's comes after all others.
+        """
         sign = self.models[0].sign
-        return max(rivals, key=lambda each: (each.gain.low if each.gain else -math.inf, sign * each.mean(0)))
+
+        def rank(each: Confirmed) -> tuple[bool, float, float]:
+            low = each.gain.low if each.gain else -math.inf
+            return (not each.answers_differ, low, sign * each.mean(0))
+
+        return max(rivals, key=rank)
 
 
-def _standings(contest: Contest, slo: Slo, error_rate: float) -> _Standings:
+def _standings(contest: Contest, slo: Slo, error_rate: float, alike: Mapping[int, Alikeness]) -> _Standings:
     """Compare the finalists with the baseline; with several objectives every contender with every other."""
     fresh = contest.compared
-    confirmed = [_confirm(each.number, fresh, slo) for each in contest.contenders]
+    confirmed = [
+        _confirm(each.number, fresh, slo).model_copy(update={"alike": alike.get(each.number)})
+        for each in contest.contenders
+    ]
     goals, pairs = slo.goals, len(list(combinations(confirmed, 2)))
     comparisons = len(contest.finalists) if len(goals) == 1 else len(goals) * pairs
     models = tuple(

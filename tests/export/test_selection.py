@@ -3,6 +3,7 @@ import pytest
 from autotune.errors import ConfigError
 from autotune.export.selection import RefusedExport, select
 from autotune.failure import FailureKind
+from autotune.search.alike import Alikeness
 from autotune.search.answer import AnswerKind
 from autotune.search.ledger import StudyHistory
 from tests.support import histories as made
@@ -130,3 +131,24 @@ def test_a_process_study_becomes_a_container_without_the_hosts_paths() -> None:
 def test_a_container_keeps_the_command_that_was_written_for_it() -> None:
     selection = select(made.improved({"command": ["sglang", "serve"]}), number=None, force=False)
     assert selection.container_plan.ranks[0].argv[:2] == ("sglang", "serve")
+
+
+def test_a_winner_that_answers_otherwise_leaves_only_by_name_and_is_marked() -> None:
+    history = made.answering(made.improved(), 2, made.DIFFERENT)
+
+    with pytest.raises(RefusedExport) as caught:
+        select(history, number=None, force=True)
+    selection = select(history, number=None, force=False, accept_answers=True)
+
+    first, where, remedy = str(caught.value).splitlines()
+    assert first.startswith("trial 2 answers otherwise than the baseline: 16 fixed prompts, greedily: 40.0 %")
+    assert "answers.json" in where
+    assert remedy == "    --accept-answers exports it, marked as such."
+    assert selection.marks[0].startswith("ITS ANSWERS DIFFER FROM THE BASELINE'S, which was accepted by name")
+
+
+@pytest.mark.parametrize("alike", [made.ALIKE, made.NOT_ASKED], ids=["alike", "unknown"])
+def test_a_winner_that_is_not_known_to_answer_otherwise_leaves_unmarked(alike: Alikeness) -> None:
+    selection = select(made.answering(made.improved(), 2, alike), number=None, force=False)
+
+    assert selection.marks == ()

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from autotune.record import Outcome, Role, TrialRecord
+from autotune.search.alike import Alikeness, AnswersVerdict
 from autotune.search.answer import Answer, AnswerKind, conclude
 from autotune.search.confirmation import Contest, NumberedTrial
 from autotune.slo import Decision, Slo, Verdict
@@ -35,10 +36,13 @@ def concluded(
     rivals: Sequence[NumberedTrial],
     launches: Sequence[TrialRecord],
     slo: Slo = STUDY.slo,
+    *,
     others: Sequence[NumberedTrial] = (),
+    differing: Sequence[int] = (),
 ) -> Answer:
     candidates = (*([baseline] if baseline else []), *rivals, *others)
-    return conclude(Contest(baseline, tuple(rivals), tuple(candidates), tuple(launches)), slo)
+    alike = {number: Alikeness(verdict=AnswersVerdict.DIFFERENT) for number in differing}
+    return conclude(Contest(baseline, tuple(rivals), tuple(candidates), tuple(launches)), slo, alike=alike)
 
 
 def rivals(count: int) -> tuple[NumberedTrial, ...]:
@@ -254,3 +258,22 @@ def test_several_objectives_that_nobody_meets_name_nothing() -> None:
     answer = concluded(BASELINE, rivals(1), launches, PARETO.slo)
 
     assert (answer.kind, answer.front) == (AnswerKind.NOTHING_MEETS, ())
+
+
+def test_a_smaller_gain_with_the_same_answers_wins_over_a_larger_one_with_others() -> None:
+    launches = [*fresh(0, 100.0, 101.0), *fresh(1, 120.0, 121.0), *fresh(2, 110.0, 109.0)]
+
+    answer = concluded(BASELINE, rivals(2), launches, differing=[1])
+
+    assert (answer.kind, answer.winner) == (AnswerKind.IMPROVED, 2)
+    assert [each.answers_differ for each in answer.finalists] == [True, False]
+
+
+def test_a_gain_with_other_answers_is_named_if_there_is_no_other_gain() -> None:
+    launches = [*fresh(0, 100.0, 101.0), *fresh(1, 120.0, 121.0), *fresh(2, 101.0, 99.0)]
+
+    answer = concluded(BASELINE, rivals(2), launches, differing=[1])
+
+    assert (answer.kind, answer.winner) == (AnswerKind.IMPROVED, 1)
+    assert answer.confirmed_winner is not None
+    assert answer.confirmed_winner.answers_differ

@@ -1,13 +1,16 @@
 """Histories of made-up studies, built record by record: what reports and exports are tested on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autotune.engine.dialect import EffectiveFlags
 from autotune.failure import EngineFailure, FailureKind, StartPhase
+from autotune.load.answers import AnswerUnit
 from autotune.metrics import LatencySummary, Metric, PointSummary
 from autotune.record import ClientRecord, Outcome, PointRecord, Role, TrialRecord
+from autotune.search.alike import Alikeness, AnswerDifference, AnswersVerdict
 from autotune.search.answer import Answer, AnswerKind, Confirmed
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gains import Gain
@@ -379,3 +382,32 @@ def undecided() -> StudyHistory:
     record = open_.record.model_copy(update={"verdict": Verdict(ceilings=judged)})
     trials = [trial(study, 0, {}, 1000.0, 15.0, role=Role.BASELINE), NumberedTrial(1, record)]
     return history(study, *trials, answer=answered(AnswerKind.UNDECIDED, None, None))
+
+
+def answering(history_: StudyHistory, number: int, alike: Alikeness) -> StudyHistory:
+    """The same history, in which this finalist's answers compare so with the baseline's."""
+    assert history_.answer is not None
+    finalists = tuple(
+        each.model_copy(update={"alike": alike}) if each.trial == number else each
+        for each in history_.answer.finalists
+    )
+    return replace(history_, answer=history_.answer.model_copy(update={"finalists": finalists}))
+
+
+ALIKE = Alikeness(
+    verdict=AnswersVerdict.ALIKE,
+    unit=AnswerUnit.IDS,
+    prompts=16,
+    cross=AnswerDifference(equal_ratio=0.98, changed_ratio=0.1, first_divergence=21, drift_nats=0.0042),
+    own=AnswerDifference(equal_ratio=1.0, changed_ratio=0.0, first_divergence=None, drift_nats=0.0039),
+)
+DIFFERENT = Alikeness(
+    verdict=AnswersVerdict.DIFFERENT,
+    unit=AnswerUnit.CHARACTERS,
+    prompts=16,
+    cross=AnswerDifference(equal_ratio=0.4, changed_ratio=1.0, first_divergence=2, drift_nats=None),
+    own=AnswerDifference(equal_ratio=1.0, changed_ratio=0.0, first_divergence=None, drift_nats=None),
+)
+NOT_ASKED = Alikeness(
+    verdict=AnswersVerdict.UNKNOWN, reason="a simulated engine has no model that could answer"
+)
