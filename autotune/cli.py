@@ -109,6 +109,9 @@ def tune(
     sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
     rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
+    precision: Annotated[
+        str | None, typer.Option(help="More rounds until the gain is known to +- this, such as 2%.")
+    ] = None,
     lang: Lang = "en",
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
@@ -124,7 +127,7 @@ def tune(
     gc.disable()
     from autotune.live.session import tune_watched
     from autotune.report.language import parse_language, speaking
-    from autotune.search.budget import Budget
+    from autotune.search.budget import Budget, parse_share
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -137,6 +140,7 @@ def tune(
         call_s=None if until is None else _seconds_until(until),
         finalists=finalists,
         rounds=rounds,
+        precision=None if precision is None else parse_share("--precision", precision),
     )
     kind, folder = _sampler(sampler), runs / draft.study.name
     with _stoppable():

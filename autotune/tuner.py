@@ -49,6 +49,7 @@ from autotune.search.repeats import (
     reason_against,
     world_failures,
 )
+from autotune.search.rounds import gain_error_rate, rounds_due
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.storage import only_writer, storage_errors
 from autotune.search.twin import twin_of
@@ -143,7 +144,14 @@ class _Tuner:
             for asked, spent_s in self.slots.unfinished:
                 self.ledger.note_spent(asked, spent_s)
         contest = self._contest()
-        self.ledger.answer(conclude(contest, self.study.slo, alike=alikeness_of(contest, self.folder)))
+        self.ledger.answer(
+            conclude(
+                contest,
+                self.study.slo,
+                alike=alikeness_of(contest, self.folder),
+                gain_error_rate=gain_error_rate(contest, self.budget),
+            )
+        )
         return self.ledger.history()
 
     def _settle_the_past(self) -> None:
@@ -213,7 +221,8 @@ class _Tuner:
         is_over = len(self.cut_off) > cut_off or not fits(self.finished, self._left_s())
         if is_over or self.spoilt_confirmations >= ATTEMPTS * len(contest.contenders):
             return None
-        chosen = contest.next_launch(rounds=self.budget.rounds, turn=self.slots.turn_of(slot))
+        rounds = rounds_due(contest, self.study.slo, self.budget)
+        chosen = contest.next_launch(rounds=rounds, turn=self.slots.turn_of(slot))
         if chosen is None:
             return None
         candidate = chosen.record.to_candidate()

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,24 @@ def test_confirmations_are_interleaved_and_start_with_the_baseline(tmp_path: Pat
     assert order[0] == 0
     assert order[:3] == list(reversed(order[3:]))
     assert len(set(order)) == 3
+
+
+def test_finalists_are_launched_again_until_the_gain_is_known_as_well_as_asked(tmp_path: Path) -> None:
+    def calmer_later(flags: dict[str, str], launch: int) -> Script:
+        ttft_s = 0.6 if launch in {6, 8} else 0.5  # two of the confirmation's first launches
+        return Script(ttft_s=ttft_s, gap_s=2.0 / int(flags.get("max-running-requests", 32)))
+
+    budget = replace(SMALL, finalists=1, precision=0.2)
+
+    history = _tune(ScriptedLauncher(calmer_later), tmp_path, budget=budget)
+
+    order = [trial.record.confirms for trial in history.trials if trial.record.role is Role.CONFIRMATION]
+    assert len(order) > 4
+    assert order.count(0) == len(order) / 2
+    assert history.answer is not None
+    gain = history.answer.finalists[0].gain
+    assert gain is not None
+    assert gain.high - gain.estimate <= 0.2
 
 
 def test_running_it_again_launches_nothing_and_answers_the_same(tmp_path: Path) -> None:

@@ -4,10 +4,32 @@ In: what the fresh launches of a candidate answered (`search.alike`). Out: sente
 compared is called unknown.
 """
 
+from collections.abc import Iterator
+
 from autotune.report.language import say, word
-from autotune.report.units import percent, significant
+from autotune.report.units import gain_text, percent, significant
 from autotune.search.alike import Alikeness, AnswerDifference, AnswersVerdict
-from autotune.search.answer import Confirmed
+from autotune.search.answer import Answer, Confirmed
+from autotune.slo import Decision
+
+
+def alike_lines(answer: Answer) -> Iterator[str]:
+    """Yield whether the winner answers as the baseline does, and who gained more and does not."""
+    winner = answer.confirmed_winner
+    text = alike_text(winner) if winner else None
+    if text is not None:
+        yield text
+    if winner is not None and winner.answers_differ:
+        yield say("Look at what it answers first: autotune export takes it only with --accept-answers.")
+    for rival in answer.finalists:
+        is_ahead = rival.gain and winner and winner.gain and rival.gain.low > winner.gain.low
+        if is_ahead and rival.gain and rival.answers_differ and rival.decision is Decision.MET:
+            yield say(
+                "Trial {number} gained {gain}, but its answers differ: {differs}.",
+                number=rival.trial,
+                gain=gain_text(rival.gain),
+                differs=difference_text(rival),
+            )
 
 
 def alike_text(confirmed: Confirmed) -> str | None:

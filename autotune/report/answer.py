@@ -7,7 +7,7 @@ from a model of the engine, the text says so first.
 from collections.abc import Iterator
 
 from autotune.record import Outcome, Role, TrialRecord
-from autotune.report.alike import alike_text, difference_text
+from autotune.report.alike import alike_lines
 from autotune.report.findings import (
     baseline_of,
     confirmed_of,
@@ -251,7 +251,7 @@ def _winner_lines(history: StudyHistory) -> Iterator[str]:
     if answer.confirmed_winner is None:
         yield say("It was measured once and not launched again: there was no time for it.")
     yield from _gain_lines(history, answer)
-    yield from _alike_lines(answer)
+    yield from alike_lines(answer)
     verdict = verdict_of(history, trial)
     if verdict is not None and verdict.binding is not None:
         yield say("The ceiling that binds is {ceiling}.", ceiling=margin_text(verdict.binding))
@@ -308,25 +308,6 @@ def baseline_lines(history: StudyHistory) -> Iterator[str]:
         yield say("The baseline does not meet it{why}.", why=why)
     else:
         yield say("The baseline may not meet it{why}.", why=why)
-
-
-def _alike_lines(answer: Answer) -> Iterator[str]:
-    """Yield whether the winner answers as the baseline does, and who gained more and does not."""
-    winner = answer.confirmed_winner
-    text = alike_text(winner) if winner else None
-    if text is not None:
-        yield text
-    if winner is not None and winner.answers_differ:
-        yield say("Look at what it answers first: autotune export takes it only with --accept-answers.")
-    for rival in answer.finalists:
-        is_ahead = rival.gain and winner and winner.gain and rival.gain.low > winner.gain.low
-        if is_ahead and rival.gain and rival.answers_differ and rival.decision is Decision.MET:
-            yield say(
-                "Trial {number} gained {gain}, but its answers differ: {differs}.",
-                number=rival.trial,
-                gain=gain_text(rival.gain),
-                differs=difference_text(rival),
-            )
 
 
 def _baseline_decision(history: StudyHistory) -> Decision | None:

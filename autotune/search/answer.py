@@ -17,9 +17,8 @@ from autotune.record import Outcome, TrialRecord
 from autotune.search.alike import Alikeness, AnswersVerdict
 from autotune.search.confirmation import Contest, Place
 from autotune.search.gains import Gain, LaunchModel, fit
-from autotune.slo import FRESH_LAUNCHES, CeilingVerdict, Decision, Slo, Verdict, pool
+from autotune.slo import ERROR_RATE, FRESH_LAUNCHES, CeilingVerdict, Decision, Slo, Verdict, pool
 
-ERROR_RATE = 0.05
 NO_ANSWERS: Mapping[int, Alikeness] = MappingProxyType({})
 
 
@@ -127,8 +126,11 @@ def conclude(
     *,
     alike: Mapping[int, Alikeness] = NO_ANSWERS,
     error_rate: float = ERROR_RATE,
+    gain_error_rate: float | None = None,
 ) -> Answer:
     """Return the answer from the fresh launches alone; `alike`: of the finalists, by number.
+
+    `gain_error_rate`: what the gains' intervals may spend of `error_rate`, all of it by default.
 
     With one objective the winner is the finalist with the best lower bound of its gain, if that bound is
     above zero or if the baseline does not meet the SLO; otherwise the baseline stays. With several, a winner
@@ -138,7 +140,7 @@ def conclude(
     """
     if not contest.finalists:
         return _conclude_alone(contest, slo, error_rate)
-    standings = _standings(contest, slo, error_rate, alike)
+    standings = _standings(contest, slo, gain_error_rate or error_rate, alike)
     answer = Answer(
         kind=AnswerKind.NOT_CONFIRMED,
         winner=None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune.errors import ConfigError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial
 
@@ -20,7 +21,8 @@ class Budget:
 
     `launches`: of the search, the baseline's included. `study_s`: seconds of the study's clock over all
     calls; `call_s`: of this call. `finalists` and `rounds` size the confirmation, which takes time but no
-    launches of the search.
+    launches of the search. `precision`: further rounds follow until the gain is known to plus or minus this
+    share, as far as time allows; None: none do.
     """
 
     launches: int | None = None
@@ -28,11 +30,27 @@ class Budget:
     call_s: float | None = None
     finalists: int = 3
     rounds: int = 2
+    precision: float | None = None
 
     @property
     def confirmation_launches(self) -> int:
         """How many launches a full confirmation takes."""
         return (self.finalists + 1) * self.rounds
+
+
+def parse_share(option: str, text: str) -> float:
+    """Return the share that a text such as `2%` or `0.02` stands for, above 0 and below 1.
+
+    Raises:
+        ConfigError: it is none; `option` is named.
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ConfigError(f"{option} {text!r}: write a share such as 2%")
+    return share
 
 
 def allowance_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float | None:

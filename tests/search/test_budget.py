@@ -1,5 +1,8 @@
+import re
+
 import pytest
 
+from autotune.errors import ConfigError
 from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role
 from autotune.search.budget import (
@@ -9,6 +12,7 @@ from autotune.search.budget import (
     fits,
     has_launches,
     launches_used,
+    parse_share,
     reserve_s,
 )
 from tests.support.trials import failed, measured, numbered
@@ -78,3 +82,14 @@ def test_earlier_calls_use_up_the_hours_of_a_study_but_not_of_a_call() -> None:
     assert allowance_s(Budget(call_s=1000), TRIALS) == 1000
     assert allowance_s(Budget(study_s=1000, call_s=100), TRIALS) == 100
     assert allowance_s(Budget(), TRIALS) is None
+
+
+@pytest.mark.parametrize(("text", "share"), [("2%", 0.02), ("0.5 %", 0.005), ("0.02", 0.02)])
+def test_a_share_is_written_in_percent_or_as_a_number(text: str, share: float) -> None:
+    assert parse_share("--precision", text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "2", "-1%", "100%", "two", "nan"])
+def test_what_is_no_share_is_refused_with_the_option_and_the_value(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--precision {text!r}: write a share such as 2%")):
+        parse_share("--precision", text)
