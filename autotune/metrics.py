@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.document import Frozen
-from autotune.interval import SeenShare, percentile_interval
+from autotune.interval import SeenShare, autocorrelation_time, percentile_interval
 from autotune.latency import e2e_s, has_latency, token_gaps_s, tpot_s, ttft_s
 from autotune.request import RequestFailureKind, RequestRecord
 
@@ -47,6 +47,8 @@ class Metric(StrEnum):
 
 
 _NOTHING = np.empty(0, dtype=np.int64)
+_ABOVE = 1 + 1e-6
+"""What is above a value by more than rounding."""
 LATENCIES = (Metric.TTFT, Metric.TPOT, Metric.ITL, Metric.E2E)
 
 
@@ -74,20 +76,37 @@ class Samples:
             np.append(self.owner, np.repeat(self.failed, each)),
         )
 
-    def share_over(self, limit_s: float) -> SeenShare:
+    def share_over(self, limit_s: float, percent: float | None = None) -> SeenShare:
         """Return the share of samples over a limit, and how many independent samples it rests on.
 
         Samples of one request (its gaps) are correlated. With N samples of m requests, of which the worst
         has w samples over the limit, they are worth max(m, N / w) independent ones, and m if w = 0: hits are
         taken to come w at a time, the largest design effect that the data allow (Korn and Graubard 1998
-        divide by an estimate of it, which falls when one more request has a hit). That a stall hits requests
-        at the same time is not taken into account.
+        divide by an estimate of it, which falls when one more request has a hit).
+
+        Requests that were prefilled together, or stood in the same queue, are slow together. `percent` is the
+        percentile that the limit is for: then all that is divided by the autocorrelation time of the share
+        over it from request to request, in the order in which they were sent. Where fewer samples lie over
+        the limit than the percentile leaves, it is taken at the percentile itself: how the slowest come in
+        clumps shows although they are fast enough.
         """
         over = self.values > limit_s
         requests = _distinct(self.owner)
         worst = float(np.bincount(self.owner, weights=over).max(initial=0.0))
         independent = max(requests, len(over) / worst) if worst else requests
-        return SeenShare(float(over.mean()) if len(over) else 0.0, float(independent), requests)
+        clump = 1.0
+        if percent is not None and len(over):
+            tail = self.values > min(limit_s, self.percentile(percent) * _ABOVE)
+            clump = autocorrelation_time(self._by_request(tail))
+        share = float(over.mean()) if len(over) else 0.0
+        return SeenShare(share, float(independent) / clump, requests / clump)
+
+    def _by_request(self, marked: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the share of each request's samples that are marked, in the order of the requests."""
+        counts = np.bincount(self.owner)
+        sums = np.bincount(self.owner, weights=marked)
+        shares: NDArray[np.float64] = sums[counts > 0] / counts[counts > 0]
+        return shares
 
     def percentile(self, percent: float) -> float:
         """Return the percentile in seconds, linearly interpolated."""

@@ -267,14 +267,10 @@ class _TrialRun:
         path = self.folder / "trials" / self.order.name / "answers.json"
         try:
             digest = ask_into(
-                path,
-                engine.address.base_url,
-                self.study.slo.workload,
-                model=self.study.space.model,
-                vocabulary_size=engine.address.vocabulary_size,
-                flush=engine.flush_cache,
+                path, engine.address.base_url, self.study.slo.workload, model=self.study.space.model,
+                vocabulary_size=engine.address.vocabulary_size, flush=engine.flush_cache,
                 limit_s=self._left_s(),
-            )
+            )  # fmt: skip
         except UnansweredError as error:
             self._refuse_failure(engine.failure())
             self.answers = AnswersRecord(reason=str(error))

@@ -28,8 +28,6 @@ from autotune.events import (
     one_at_a_time,
 )
 from autotune.record import Outcome, Role, TrialRecord
-from autotune.search.alike import alikeness_of
-from autotune.search.answer import conclude
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
 from autotune.search.confirmation import Contest, NumberedTrial, contest_of
 from autotune.search.feasibility import (
@@ -49,7 +47,7 @@ from autotune.search.repeats import (
     reason_against,
     world_failures,
 )
-from autotune.search.rounds import gain_error_rate, rounds_due
+from autotune.search.rounds import final_answer, rounds_due
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.storage import only_writer, storage_errors
 from autotune.search.twin import twin_of
@@ -143,15 +141,7 @@ class _Tuner:
         finally:
             for asked, spent_s in self.slots.unfinished:
                 self.ledger.note_spent(asked, spent_s)
-        contest = self._contest()
-        self.ledger.answer(
-            conclude(
-                contest,
-                self.study.slo,
-                alike=alikeness_of(contest, self.folder),
-                gain_error_rate=gain_error_rate(contest, self.budget),
-            )
-        )
+        self.ledger.answer(final_answer(self._contest(), self.study.slo, self.budget, self.folder))
         return self.ledger.history()
 
     def _settle_the_past(self) -> None:

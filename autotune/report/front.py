@@ -12,6 +12,7 @@ from autotune.report.language import say
 from autotune.report.units import gain_text, metric_value
 from autotune.search.answer import Answer, AnswerKind, Confirmed
 from autotune.search.ledger import StudyHistory
+from autotune.slo import Objective
 
 
 def confirmed_front_lines(history: StudyHistory) -> Iterator[str]:
@@ -27,6 +28,11 @@ def confirmed_front_lines(history: StudyHistory) -> Iterator[str]:
     for confirmed in _everyone(answer):
         if confirmed.trial in answer.front:
             yield _point_text(history, confirmed)
+    if answer.knee is not None:
+        yield say(
+            "The knee of the front is trial {number}: it gives up least in all objectives together.",
+            number=answer.knee,
+        )
     if answer.dominating:
         yield say(
             "Nowhere worse than the baseline on average and somewhere better for certain: trial {numbers}.",
@@ -59,11 +65,19 @@ def _point_text(history: StudyHistory, confirmed: Confirmed) -> str:
     for index, goal in enumerate(history.study.slo.goals):
         gain = confirmed.gains[index] if confirmed.gains else None
         better = say(" (gain {gain})", gain=gain_text(gain)) if gain else ""
-        parts.append(f"{goal.quantity} {metric_value(goal.quantity.metric, confirmed.mean(index))}{better}")
+        value = metric_value(goal.quantity.metric, confirmed.mean(index))
+        parts.append(f"{goal.quantity} {value}{_span(goal, confirmed, index)}{better}")
     values = "; ".join(parts) + _answers(confirmed)
     if is_baseline:
         return say("Trial {number} (the baseline): {values}.", number=confirmed.trial, values=values)
     return say("Trial {number}: {values}.", number=confirmed.trial, values=values)
+
+
+def _span(goal: Objective, confirmed: Confirmed, index: int) -> str:
+    span = confirmed.spans[index] if confirmed.spans else None
+    return (
+        "" if span is None else f" [{' .. '.join(metric_value(goal.quantity.metric, end) for end in span)}]"
+    )
 
 
 def _answers(confirmed: Confirmed) -> str:

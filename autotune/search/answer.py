@@ -12,6 +12,8 @@ from enum import StrEnum
 from itertools import combinations
 from types import MappingProxyType
 
+import numpy as np
+
 from autotune.document import Frozen
 from autotune.record import Outcome, TrialRecord
 from autotune.search.alike import Alikeness, AnswersVerdict
@@ -19,6 +21,8 @@ from autotune.search.confirmation import Contest, Place
 from autotune.search.gains import Gain, LaunchModel, fit
 from autotune.slo import ERROR_RATE, FRESH_LAUNCHES, CeilingVerdict, Decision, Slo, Verdict, pool
 
+_LEAST_FRONT = 3
+_ROUNDING = 1e-9
 NO_ANSWERS: Mapping[int, Alikeness] = MappingProxyType({})
 
 
@@ -27,7 +31,8 @@ class Confirmed(Frozen):
 
     `values`: for every launch that was measured, one value per objective in the SLO's order. `verdict`: the
     worst verdict of each ceiling over its launches. `gains` over the baseline, one per objective; empty for
-    the baseline itself, None where it cannot be told. `alike`: a finalist's answers against the baseline's.
+    the baseline itself, None where it cannot be told. `spans`: the intervals of the
+    values themselves, of several objectives only. `alike`: a finalist's answers against the baseline's.
     """
 
     trial: int
@@ -35,6 +40,7 @@ class Confirmed(Frozen):
     failed_launches: int
     verdict: Verdict
     gains: tuple[Gain | None, ...] = ()
+    spans: tuple[tuple[float, float] | None, ...] = ()
     alike: Alikeness | None = None
 
     @property
@@ -91,7 +97,8 @@ class Answer(Frozen):
 
     `baseline`: None without a fresh launch of it. With several objectives, `front` holds the contenders that
     meet the SLO and that no other such contender dominates, `dominating` those that dominate the baseline.
-    One dominates another if it is nowhere worse on average and somewhere better for certain.
+    One dominates another if it is nowhere worse on average and somewhere better for certain. `knee`: the
+    point of the front that gives up least in all objectives together, None unless it lies between others.
     """
 
     kind: AnswerKind
@@ -102,6 +109,7 @@ class Answer(Frozen):
     is_simulated: bool
     front: tuple[int, ...] = ()
     dominating: tuple[int, ...] = ()
+    knee: int | None = None
 
     @property
     def meets_slo(self) -> bool:
@@ -224,6 +232,11 @@ def _standings(contest: Contest, slo: Slo, error_rate: float, alike: Mapping[int
         )
         for index, goal in enumerate(goals)
     )
+    if len(goals) > 1:
+        confirmed = [
+            each.model_copy(update={"spans": tuple(model.span(each.trial) for model in models)})
+            for each in confirmed
+        ]
     if contest.baseline is None:
         return _Standings(None, tuple(confirmed), models)
     baseline, *rivals = confirmed
@@ -264,7 +277,11 @@ def _decide_several(standings: _Standings) -> dict[str, object]:
     dominating = tuple(
         each.trial for each in standings.able if reference and standings.dominates(each, reference)
     )
-    found = {"front": tuple(each.trial for each in front), "dominating": dominating}
+    found = {
+        "front": tuple(each.trial for each in front),
+        "dominating": dominating,
+        "knee": _knee(front, [model.sign for model in standings.models]),
+    }
     if standings.kept is None:
         winners = rivals if len(rivals) == 1 else []
     else:
@@ -275,6 +292,21 @@ def _decide_several(standings: _Standings) -> dict[str, object]:
     if rivals:
         return found | {"kind": AnswerKind.FRONT}
     return found | _nobody(standings)
+
+
+def _knee(front: Sequence[Confirmed], signs: Sequence[float]) -> int | None:
+    """Return the point farthest inside the plane through the best points of each objective, None if none is.
+
+    Objectives are scaled to the range that the front has in them; the distance from that plane is then one
+    less the sum of the shares that a point gives up.
+    """
+    if len(front) < _LEAST_FRONT:
+        return None
+    values = np.array([[each.mean(index) * sign for index, sign in enumerate(signs)] for each in front])
+    ranges = values.max(0) - values.min(0)
+    given_up = ((values.max(0) - values) / np.where(ranges > 0, ranges, 1)).sum(1)
+    best = int(given_up.argmin())
+    return front[best].trial if given_up[best] < 1 - _ROUNDING else None
 
 
 def _is_free_gain(rival: Confirmed) -> bool:

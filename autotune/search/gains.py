@@ -30,13 +30,23 @@ class Gain(Frozen):
 
 @dataclass(frozen=True)
 class LaunchModel:
-    """The means of the logarithms, and the variance from launch to launch that all contenders share."""
+    """The means of the logarithms, and the variance from launch to launch that all contenders share.
+
+    Student's quantile is corrected for the number of comparisons.
+    """
 
     means: Mapping[int, float]
     launches: Mapping[int, int]
     variance: float
     quantile: float
     sign: float
+
+    def span(self, number: int) -> tuple[float, float] | None:
+        """Return the interval of a contender's own value, None if the launches do not tell."""
+        if math.isnan(self.quantile) or number not in self.means:
+            return None
+        reach = self.quantile * math.sqrt(self.variance / self.launches[number])
+        return math.exp(self.means[number] - reach), math.exp(self.means[number] + reach)
 
     def gain(self, number: int, over: int) -> Gain | None:
         """Return the gain of one contender over another, None if the launches do not tell."""

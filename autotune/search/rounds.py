@@ -1,12 +1,14 @@
 """How many rounds of fresh launches a confirmation takes: as many as asked, or until the gain is known well.
 
-In: a `Contest` and what the user asked for. Out: a number of rounds, and the error rate that the intervals of
-that many may have. Pure. Invariant: looking at an interval to decide whether to go on spends error rate, so
-that all looks together are wrong with at most the rate that is stated.
+In: a `Contest` and what the user asked for. Out: a number of rounds, and the answer that they give. Reads the
+raw files of answers in `final_answer` only. Invariant: looking at an interval to decide whether to go on
+spends error rate, so that all looks together are wrong with at most the rate that is stated.
 """
 
 import math
+from pathlib import Path
 
+from autotune.search.alike import alikeness_of
 from autotune.search.answer import Answer, AnswerKind, conclude
 from autotune.search.budget import Budget
 from autotune.search.confirmation import Contest
@@ -31,6 +33,17 @@ def rounds_due(contest: Contest, slo: Slo, budget: Budget) -> int:
         return max(budget.rounds, begun)
     answer = conclude(contest, slo, gain_error_rate=gain_error_rate(contest, budget))
     return done + 1 if done < MOST_ROUNDS and _is_imprecise(answer, budget.precision) else done
+
+
+def final_answer(contest: Contest, slo: Slo, budget: Budget, folder: Path) -> Answer:
+    """Return the study's answer after its confirmation; `folder` is the study's.
+
+    Raises:
+        OSError: a raw file of answers cannot be read.
+        StudyError: a raw file of answers is damaged.
+    """
+    alike = alikeness_of(contest, folder)
+    return conclude(contest, slo, alike=alike, gain_error_rate=gain_error_rate(contest, budget))
 
 
 def complete_rounds(contest: Contest) -> int:

@@ -143,7 +143,9 @@ def _judge_latency(ceiling: Ceiling, good: Samples, error_rate: float) -> Ceilin
     )
     if ceiling.quantity.percent is None or not len(samples.values):
         return decided
-    return _decided_by(decided, ceiling, samples.share_over(ceiling.limit), error_rate)
+    return _decided_by(
+        decided, ceiling, samples.share_over(ceiling.limit, ceiling.quantity.percent), error_rate
+    )
 
 
 def _pool_ceiling(ceiling: Ceiling, each: Sequence[CeilingVerdict], error_rate: float) -> CeilingVerdict:

@@ -95,6 +95,22 @@ def test_a_named_point_of_a_front_says_why_it_is_named_and_how_to_take_another()
     assert lines[-1].endswith("autotune export r1 --to TARGET --trial N.")
 
 
+def test_a_front_names_its_knee_and_the_interval_of_every_value() -> None:
+    history = made.front_answered()
+    assert history.answer is not None
+    first, *others = history.answer.finalists
+    first = first.model_copy(update={"spans": ((690.0, 710.0), None)})
+    answer = history.answer.model_copy(update={"knee": 1, "finalists": (first, *others)})
+
+    text = answer_text(made.history(history.study, *history.trials, answer=answer))
+
+    assert "The knee of the front is trial 1: it gives up least in all objectives together." in text
+    assert (
+        "Trial 1: output_throughput at concurrency 50 700 tok/s [690 tok/s .. 710 tok/s] (gain -40.0 %"
+        in text
+    )
+
+
 def test_nothing_measured_is_said_with_the_kinds_of_failure() -> None:
     study = made.make_study()
     lost = made.without_engine(0, Outcome.INFEASIBLE, "no")

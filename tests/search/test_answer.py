@@ -198,6 +198,21 @@ def test_more_of_one_for_less_of_another_names_a_front_and_no_winner() -> None:
 
     assert (answer.kind, answer.winner, answer.meets_slo) == (AnswerKind.FRONT, None, True)
     assert (answer.front, answer.dominating) == ((0, 1, 2), ())
+    assert answer.knee == 0  # it gives up 63 % of the range of one and 29 % of that of the other
+    for each in (*answer.finalists, answer.baseline):
+        assert each is not None
+        for index, span in enumerate(each.spans):
+            assert span is not None
+            assert span[0] < each.mean(index) < span[1]
+
+
+def test_a_front_that_bends_outwards_or_has_two_points_has_no_knee() -> None:
+    ends = [*both(0, (100.0, 1.0), (100.5, 1.0)), *both(1, (200.0, 2.0), (200.5, 2.0))]
+    middle = both(2, (120.0, 1.8), (120.5, 1.8))
+
+    assert concluded(BASELINE, rivals(1), ends, PARETO.slo).knee is None
+    assert concluded(BASELINE, rivals(2), [*ends, *middle], PARETO.slo).front == (0, 1, 2)
+    assert concluded(BASELINE, rivals(2), [*ends, *middle], PARETO.slo).knee is None
 
 
 def test_a_point_that_another_dominates_or_that_misses_is_not_on_the_front() -> None:
