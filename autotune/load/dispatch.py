@@ -15,6 +15,8 @@ from autotune.request import OfferedLoad, Request, conversations
 PAUSE_AFTER_FAILURE_S = 0.1
 """A closed-loop slot rests after a failure, so that an engine that refuses at once is not flooded."""
 
+_TIMER_S = 0.001
+
 Serve: TypeAlias = Callable[[Request, float], Awaitable[bool]]
 """Serves a request that is due at a time (s since the start); tells whether it went well."""
 
@@ -72,8 +74,13 @@ async def _open_loop(
 
 
 async def _until(due_s: float, clock: Callable[[], float]) -> None:
-    while (ahead_s := due_s - clock()) > 0:  # noqa: ASYNC110 - a timer may be a millisecond early
-        await asyncio.sleep(ahead_s)
+    """Wait until it is due.
+
+    A loop's timers count whole milliseconds and may be early by one. To wait for less is to spin, which for
+    every request would cost the reading of a dozen tokens.
+    """
+    while (ahead_s := due_s - clock()) > 0:  # noqa: ASYNC110 - a clock sets no event
+        await asyncio.sleep(max(ahead_s, _TIMER_S))
 
 
 def _end_s(offered: OfferedLoad) -> float:

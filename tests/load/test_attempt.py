@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -143,18 +144,55 @@ READS = (
 )
 
 
-@given(st.lists(st.sampled_from(READS), max_size=8), st.integers(1, 8))
-def test_several_reads_at_once_are_taken_as_each_alone(reads: list[bytes], at_once: int) -> None:
+MORE_READS = tuple(
+    b'data: {"text": "a", "meta_info": {"completion_tokens": %s, "prompt_tokens": %s}}\n\n' % counts
+    for counts in (
+        (b"1", b"5"),
+        (b"2", b"5"),
+        (b"4", b"5"),
+        (b"5", b"6"),
+        (b"6", b'5, "finish_reason": null'),
+    )
+)
+CHAT_READS = tuple(
+    b'data: {"choices": [%s], "usage": %s}\n\n' % parts
+    for parts in (
+        (b'{"delta": {"content": "a"}}', b'{"completion_tokens": 1, "prompt_tokens": 5}'),
+        (b'{"delta": {"content": "b"}}', b'{"completion_tokens": 2, "prompt_tokens": 5}'),
+        (b'{"delta": {"content": "b"}}', b'{"completion_tokens": 3, "prompt_tokens": 6}'),
+        (b"", b'{"completion_tokens": 4, "prompt_tokens": 6, "prompt_tokens_details": {"cached_tokens": 2}}'),
+        (b'{"delta": {"content": "c"}}', b'{"completion_tokens": 5}'),
+        (b'{"delta": {"content": "c"}}', b"null"),
+        (b'{"delta": {}, "finish_reason": "length"}', b'{"completion_tokens": 6}'),
+        (b'{"delta": {}, "finish_reason": "abort"}', b'{"completion_tokens": 6}'),
+        (b"7", b'{"completion_tokens": true}'),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("wire", "known"), [(Wire.GENERATE, (*READS, *MORE_READS)), (Wire.CHAT, CHAT_READS)], ids=str
+)
+@given(st.data())
+def test_several_reads_at_once_are_taken_as_each_alone(
+    wire: Wire, known: Sequence[bytes], data: st.DataObject
+) -> None:
+    numbers = st.lists(st.integers(0, len(known) - 1), max_size=8)
+    reads = [known[number] for number in data.draw(numbers | numbers.map(sorted))]
+    at_once, are_apart = data.draw(st.integers(1, 8)), data.draw(st.booleans())
+
     def outcome(size: int) -> tuple[object, ...]:
-        attempt, error = attempt_at(Wire.GENERATE), None
+        attempt, error = attempt_at(wire), None
         try:
             for place in range(0, len(reads), size):
-                part = reads[place : place + size]
-                attempt.receive_all(part, [float(number) for number in range(place, place + len(part))])
+                part = range(place, min(place + size, len(reads)))
+                times_s = [float(number if are_apart else number // 2) for number in part]
+                attempt.receive_all([reads[number] for number in part], times_s)
         except StreamError as raised:
             error = (raised.kind, raised.message)
         record = attempt.record(9.0, None)
         times_s, tokens = record.chunk_times_s.tolist(), record.chunk_tokens.tolist()
-        return times_s, tokens, record.output_tokens, attempt.events_and_reads, attempt.phase, error
+        counts = record.output_tokens, record.input_tokens, record.cached_tokens
+        return times_s, tokens, counts, attempt.events_and_reads, attempt.phase, error
 
     assert outcome(at_once) == outcome(1)

@@ -3,8 +3,8 @@
 In: the bytes of a request and a `Recording`. Out: the recording, filled and ended. Talks to one socket.
 Invariant: nothing is awaited between an arrival and its stamp; a connection on which anything went wrong,
 or that carried a byte nobody asked for, is closed and never used again.
-A read that is an event like any other (it ends one, neither the last nor an error) is only kept, if the
-recording allows: what it holds, and whether it is well formed, is found out when somebody settles.
+A read that is an event like any other (it ends one, neither the last nor plainly an error) is only kept, if
+the recording allows: what it holds, and whether it is well formed, is found out when somebody settles.
 """
 
 import asyncio
@@ -34,6 +34,9 @@ from autotune.load.transport.tls import TlsSession
 READ_BYTES = 16384
 _EVENT_END = b"}\n\n\r\n"
 _ERROR = b'"error"'
+_ERROR_WITHIN = (
+    32  # where the first key of an event stands; to look through all of it takes a third of a read
+)
 _ALL_SENT = memoryview(b"")
 
 Released: TypeAlias = Callable[["Connection"], None]
@@ -178,9 +181,9 @@ class Connection:
         except OSError as error:
             self.fail(_read_error(error))
             return
-        data, at_ns = bytes(self._read[:size]), self._stamp_ns(ancillary)
+        data, at_ns = self._read[:size].tobytes(), self._stamp_ns(ancillary)
         recording = self._putting_off
-        if recording is None or not data.endswith(_EVENT_END) or _ERROR in data:
+        if recording is None or not data.endswith(_EVENT_END) or data.find(_ERROR, 0, _ERROR_WITHIN) >= 0:
             self._receive(data, at_ns)
             return
         recording.raw_stamps_ns.append(at_ns)
