@@ -313,7 +313,9 @@ def bench(
     workload: Annotated[Path | None, typer.Option(help="A YAML file like an SLO's workload.")] = None,
     input_tokens: Annotated[int, typer.Option(min=1, help="Prompt tokens without a workload.")] = 1024,
     output_tokens: Annotated[int, typer.Option(min=1, help="Answer tokens without a workload.")] = 256,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests per point.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="Requests per point, one per user or more.")
+    ] = None,
     duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds per point instead.")] = None,
     steps: Annotated[
         str | None, typer.Option(help="One load whose rate climbs through these, such as 1,2,4.")

@@ -20,7 +20,6 @@ from autotune.bench.rows import BenchReport, BenchRow
 from autotune.bench.run import Bench, http_endpoint
 from autotune.bench.table import show, summary_line, write_csv, write_json
 from autotune.bench.target import Target, find_target
-from autotune.report.units import duration
 
 STOPPED_EXIT_CODE = 130
 
@@ -93,8 +92,10 @@ class _Progress:
 
     def ended(self, requests: int) -> None:
         """Tell how many requests of the load under way are over (of the warm-up, while that lasts)."""
-        lasted = duration(time.monotonic() - self._began_s)
-        self._status.update(escape(f"{self._point}: {requests}{self._amount} answered, {lasted}"))
+        minutes, seconds = divmod(round(time.monotonic() - self._began_s), 60)
+        self._status.update(
+            escape(f"{self._point}: {requests}{self._amount} answered, {minutes}:{seconds:02}")
+        )
 
     def end(self, row: BenchRow) -> None:
         """Tell what came out."""

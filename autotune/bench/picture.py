@@ -21,6 +21,7 @@ _COLUMNS = 2
 _WIDTH_INCHES, _ROW_INCHES, _HEAD_INCHES = 12.0, 3.6, 0.9
 _COLOURS = ("#0072b2", "#c04a00")  # as the page has them on light ground
 _LIMIT_COLOUR, _MUTED = "#9a2c00", "#57606a"
+_KIBI = 1024
 _KEY = "bars: 95 % intervals; hollow: spoilt by this client"
 
 
@@ -75,9 +76,9 @@ def _draw(chart: Chart, axes: Any) -> None:
     if chart.x.is_log:
         axes.set_xscale("log", base=2)
     if chart.x.ticks:
-        axes.set_xticks(chart.x.ticks, [f"{tick:g}" for tick in chart.x.ticks], fontsize=9)
+        axes.set_xticks(chart.x.ticks, list(map(_label, chart.x.ticks)), fontsize=9)
         axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.06 * factor * max(_heights(chart)) or 1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
@@ -104,8 +105,20 @@ def _draw_series(series: Series, factor: float, axes: Any) -> None:
 
 def _scale(chart: Chart) -> tuple[float, str]:
     """Return a factor and the unit it leads to: milliseconds where all is below a second."""
-    heights = [*(limit.value for limit in chart.limits), *(y or 0.0 for each in chart.series for y in each.y)]
-    return (1e3, "ms") if chart.y.unit == "s" and max(heights) < 1 else (1.0, chart.y.unit)
+    return (1e3, "ms") if chart.y.unit == "s" and max(_heights(chart)) < 1 else (1.0, chart.y.unit)
+
+
+def _heights(chart: Chart) -> list[float]:
+    """Return how high everything reaches, in base units."""
+    return [
+        *(limit.value for limit in chart.limits),
+        *(y or 0.0 for each in chart.series for y in each.y_high),
+    ]
+
+
+def _label(tick: float) -> str:
+    """Return a number, in a short form where it is a long round one."""
+    return f"{tick / _KIBI:g}k" if tick >= 10 * _KIBI and tick % _KIBI == 0 else f"{tick:g}"
 
 
 def _times(values: Sequence[Number], factor: float) -> list[float]:

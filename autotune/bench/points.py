@@ -61,7 +61,8 @@ class BenchPoint:
 class Amount:
     """How much is measured at a point: so many requests or seconds; by default three waves of requests.
 
-    `ramp_s`: the first requests of a closed loop are spread over that time.
+    Never fewer requests than are to be in flight, which would be another point. `ramp_s`: the first requests
+    of a closed loop are spread over that time.
     """
 
     requests: int | None = None
@@ -73,7 +74,8 @@ class Amount:
         ramp: dict[str, float | int] = {} if self.ramp_s is None else {"ramp_s": self.ramp_s}
         if self.duration_s is not None:
             return {"duration_s": self.duration_s, **ramp}
-        return {"requests": self.requests or max(_WAVES * concurrency, _SINGLE_REQUESTS), **ramp}
+        asked = self.requests or max(_WAVES * concurrency, _SINGLE_REQUESTS)
+        return {"requests": max(asked, concurrency), **ramp}
 
 
 def concurrency_ladder(

@@ -64,9 +64,9 @@ def test_the_article_is_one_word() -> None:
     assert [point.x for point in points if point.sweep in {Sweep.SINGLE, Sweep.SATURATION}] == [1, 500]
     assert {point.workload.input_tokens for point in points if point.sweep is not Sweep.LENGTH} == {1024}
     assert points[-1].load.requests == 1000
-    assert {
-        point.load.requests for point in article(Workload(input_tokens=9, output_tokens=9), Amount(7))
-    } == {7}
+    fewer = article(Workload(input_tokens=9, output_tokens=9), Amount(20))
+    asked = [(point.load.concurrency or 0, point.load.requests) for point in fewer]
+    assert all(requests == max(concurrency, 20) for concurrency, requests in asked)
 
 
 def test_arrivals_and_amounts_reach_the_load_points() -> None:

@@ -42,13 +42,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Peer:
-    """One tool. `make` makes its environment in a folder; `environment` goes on top of the caller's."""
+    """One tool. `make` makes its environment in a folder; `environment` goes on top of the caller's.
+
+    `check` is asked before every use.
+    """
 
     name: str
     make: Callable[[Path], None]
     command: Callable[[Path, Load], list[str]]
     read: Callable[[Load], Seen]
     environment: dict[str, str] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
 
 class UnavailableError(Exception):
@@ -61,6 +65,7 @@ def installed(peer: Peer, cache: Path) -> Path:
     Raises:
         UnavailableError: it cannot be made.
     """
+    peer.check()
     folder = cache / peer.name
     mark = folder / ".installed"
     if not mark.exists():
@@ -106,8 +111,7 @@ def _read_lists(name: str) -> Callable[[Load], Seen]:
     return read
 
 
-def _find_sglang(folder: Path) -> None:
-    del folder
+def _find_sglang() -> None:
     if cpu.FOLDER_VARIABLE not in os.environ:
         raise UnavailableError(f"{cpu.FOLDER_VARIABLE} is not set (tests/real_engine/setup.sh makes it)")
 
@@ -199,12 +203,13 @@ PEERS = (
     Peer("ours", lambda _: None, _ours, _read_lists("ours.json")),
     Peer(
         "sglang",
-        _find_sglang,
+        lambda _: None,
         _sglang,
         _read_lists("sglang.jsonl"),
         {**cpu.environment(), "AUTOTUNE_SHIM_STUBS": "torchvision,soundfile,triton,datasets"},
+        _find_sglang,
     ),
     Peer("vllm", _make_vllm, _vllm, _read_lists("vllm.json"), {"VLLM_NO_USAGE_STATS": "1"}),
-    Peer("guidellm", _pip("guidellm==0.8.1"), _guidellm, _read_guidellm),
+    Peer("guidellm", _pip("torch==2.13.0", "guidellm==0.8.1"), _guidellm, _read_guidellm),
     Peer("aiperf", _pip("aiperf==0.13.0"), _aiperf, _read_aiperf),
 )

@@ -28,11 +28,11 @@ def main() -> None:
     parser.add_argument("--round-s", type=float, default=60)
     options = parser.parse_args()
     workload = Workload(input_tokens=1024, output_tokens=TOKENS)
-    process, end_s = psutil.Process(), time.monotonic() + 60 * options.minutes
+    process = psutil.Process()
     print("|requests|failed|chunk p50/p99 ms|RSS MB|files|tok/read|lag p99 ms|load|\n|-|-|-|-|-|-|-|-|")
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder))
-        number = 0
+        number, end_s = 0, time.monotonic() + 60 * options.minutes
         while time.monotonic() < end_s:
             number += 1
             point = LoadPoint(concurrency=options.streams, duration_s=options.round_s)
