@@ -18,7 +18,12 @@ def open_scheduler(profile: Profile, ready: Ready, *, seed: int) -> Scheduler:
     flags, capacity = ready.flags, ready.capacity
     return Scheduler(
         flags=flags,
-        costs=StepCosts(profile, decode_graph_max_batch=flags.decode_graph_max_batch * flags.dp, seed=seed),
+        costs=StepCosts(
+            profile,
+            decode_graph_max_batch=flags.decode_graph_max_batch * flags.dp,
+            seed=seed,
+            attention_groups=flags.dp,
+        ),
         pool_tokens=capacity.pool_tokens * flags.dp,
         running_limit=capacity.running_limit * flags.dp,
         reserves_ignored_eos=profile.reserves_ignored_eos,

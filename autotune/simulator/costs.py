@@ -8,6 +8,9 @@ In: what is in a pass. Out: seconds. Pure but for its random generator.
     cov(B)  = 1 - (1 - experts per token / experts)^B        the share of experts that B sequences touch
     mixed   = prefill + decode - fixed / 2, or prefill + mixed_context * sum(ctx) where that was measured
 
+Under attention DP each of its groups reads the context of its own sequences only, where every card would read
+all of it otherwise (MLA): `sum(ctx)` is then that of one group, the groups being taken to be even.
+
 The form interpolates measured step times within a few per cent; it does not extrapolate across workloads.
 It leaves out padding to captured graph sizes and the overlap of scheduling with the forward pass.
 """
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.simulator.profile import Experts, Profile
+from autotune.simulator.profile import Experts, Profile, StepSeconds
 
 _BLOCK = 1024
 _LEAST_FACTOR = 0.5
@@ -50,8 +53,10 @@ class DecodeLoad:
 class StepCosts:
     """Seconds per pass for one launch. The same seed gives the same noise in the same order of passes."""
 
-    def __init__(self, profile: Profile, *, decode_graph_max_batch: int, seed: int) -> None:
-        self._step = profile.step
+    def __init__(
+        self, profile: Profile, *, decode_graph_max_batch: int, seed: int, attention_groups: int = 1
+    ) -> None:
+        self._step = with_groups(profile, attention_groups)
         self._experts = profile.experts
         self._graph_limit = decode_graph_max_batch
         self._generator = np.random.default_rng(seed)
@@ -125,6 +130,14 @@ class StepCosts:
             self._factors = np.concatenate((self._factors[self._used :], fresh))
             self._used = 0
         return self._factors[self._used : self._used + count]
+
+
+def with_groups(profile: Profile, attention_groups: int) -> StepSeconds:
+    """Return the constants under attention DP; only MLA's context is read by every card without it."""
+    step = profile.step
+    if attention_groups == 1 or not profile.memory.is_mla:
+        return step
+    return step.model_copy(update={"decode_context_s": step.decode_context_s / attention_groups})
 
 
 def _covered(experts: Experts | None, sequences: int) -> float:

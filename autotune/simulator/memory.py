@@ -75,6 +75,11 @@ def automatic_mem_fraction(
     return round((gpu_memory_mib - reserve_mib) / gpu_memory_mib, 3)
 
 
+def weights_gib(*, whole_gib: float, attention_gib: float, tp: int, pp: int, dp: int) -> float:
+    """Return what the weights take of one card; attention DP keeps the attention's once in every group."""
+    return (whole_gib + attention_gib * (dp - 1)) / (tp * pp)
+
+
 def kv_pool_gib(*, free_gib: float, weights_gib: float, mem_fraction: float) -> float:
     """Return the GiB left for the KV pool, negative if the weights alone exceed the fraction.
 

@@ -89,7 +89,8 @@ class Memory(Frozen):
     `free_gib`: free before the weights are loaded; `weights_gib`: per card at the profile's tensor
     parallelism; `cell_bytes`: one token's KV on one card. The reserve (what must stay free after the pool)
     is `fixed_reserve_gib` + `chunk_reserve_gib` per 1024 tokens of a prefill chunk + `graph_reserve_gib` per
-    sequence of the largest decode graph.
+    sequence of the largest decode graph. `attention_gib`: the part of the weights of all cards together that
+    attention DP keeps once in every group, instead of once over all cards.
     """
 
     gpu_memory_mib: int = Field(gt=0)
@@ -100,6 +101,7 @@ class Memory(Frozen):
     fixed_reserve_gib: float = Field(ge=0)
     chunk_reserve_gib: float = Field(ge=0)
     graph_reserve_gib: float = Field(ge=0)
+    attention_gib: float = Field(default=0.0, ge=0)
 
 
 class StartUp(Frozen):

@@ -48,7 +48,11 @@ def _serve(exact: Profile, ready: Ready, loads: Sequence[OfferedLoad]) -> Rehear
     results, schedules, largest = [], [], 0
     for load in loads:
         scheduler.flush_cache()
-        recorder = ScheduleRecorder(began_s=scheduler.now_s, graph_limit=limit)
+        recorder = ScheduleRecorder(
+            began_s=scheduler.now_s,
+            graph_limit=limit,
+            attention_groups=ready.flags.dp if exact.memory.is_mla else 1,
+        )
         result = VirtualEndpoint(scheduler, request_s=request_s, on_turn=recorder).run(load)
         schedule = recorder.schedule(result.records, concurrency=load.concurrency, request_s=request_s)
         largest = max(largest, int(schedule.passes.new_tokens.max(initial=0)))

@@ -28,9 +28,13 @@ _NO_PREFILL, _NO_DECODE = PrefillLoad(0, 0.0), DecodeLoad(0, 0, 0)
 
 @dataclass(frozen=True)
 class Passes:
-    """One row a prefill pass or run of decode passes; a mixed pass has new tokens and sequences."""
+    """One row a prefill pass or run of decode passes; a mixed pass has new tokens and sequences.
+
+    `attention_groups`: over how many groups the context is spread (1 unless MLA runs with attention DP).
+    """
 
     graph_limit: int
+    attention_groups: int
     new_tokens: Floats
     token_pairs: Floats
     sequences: Floats
@@ -45,7 +49,7 @@ class Passes:
         prefill = np.maximum(step.extend_minimum_s, prefill + step.extend_context_s * self.token_pairs)
         base = step.decode_fixed_s + step.decode_sequence_s * (self.sequences - 1)
         base = base + step.decode_experts_s * self._covered(experts)
-        decode = self.steps * base + step.decode_context_s * self._contexts
+        decode = self.steps * base + step.decode_context_s / self.attention_groups * self._contexts
         decode += step.decode_longest_s * self._longest
         decode *= np.where(self._is_eager, step.eager_decode_ratio, 1.0)
         beside = step.mixed_context_s
@@ -151,9 +155,10 @@ class Served:
 class ScheduleRecorder:
     """Sees the turns of one load; `schedule` puts them together with its records."""
 
-    def __init__(self, *, began_s: float, graph_limit: int) -> None:
+    def __init__(self, *, began_s: float, graph_limit: int, attention_groups: int = 1) -> None:
         self._began_s = began_s
         self._graph_limit = graph_limit
+        self._attention_groups = attention_groups
         self._rows: list[tuple[float, ...]] = []
         self._spans: list[tuple[float, float]] = []
         self._first: dict[int, int] = {}
@@ -189,7 +194,7 @@ class ScheduleRecorder:
             after = np.searchsorted(spans[:, 1], sent_s, side="right") - 1
             offset_s = sent_s - np.where(after >= 0, spans[after, 1] if len(spans) else 0.0, 0.0)
         return Schedule(
-            passes=Passes(self._graph_limit, *columns),
+            passes=Passes(self._graph_limit, self._attention_groups, *columns),
             sent_after=after,
             sent_offset_s=offset_s,
             first_pass=np.array([self._first[each.index] for each in good], dtype=np.int64),

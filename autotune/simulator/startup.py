@@ -113,7 +113,13 @@ def _refused(profile: Profile, error: BadArgumentError) -> StartUp:
 def _capacity(profile: Profile, flags: SchedulerFlags) -> Capacity:
     """Return the arithmetic of memory, with negative rooms where something does not fit."""
     has = profile.memory
-    weights_gib = has.weights_gib * profile.tensor_parallel / (flags.tp * flags.pp)
+    weights_gib = memory.weights_gib(
+        whole_gib=has.weights_gib * profile.tensor_parallel,
+        attention_gib=has.attention_gib,
+        tp=flags.tp,
+        pp=flags.pp,
+        dp=flags.dp,
+    )
     pool_gib = memory.kv_pool_gib(
         free_gib=has.free_gib, weights_gib=weights_gib, mem_fraction=flags.mem_fraction
     )

@@ -83,7 +83,14 @@ def _error(profile: Profile, fact: PoolFact, flags: SchedulerFlags) -> float:
 
 
 def _weights_gib(profile: Profile, flags: SchedulerFlags) -> float:
-    return profile.memory.weights_gib * profile.tensor_parallel / (flags.tp * flags.pp)
+    has = profile.memory
+    return memory.weights_gib(
+        whole_gib=has.weights_gib * profile.tensor_parallel,
+        attention_gib=has.attention_gib,
+        tp=flags.tp,
+        pp=flags.pp,
+        dp=flags.dp,
+    )
 
 
 def _moved(profile: Profile, shifts: NDArray[np.float64]) -> Profile:

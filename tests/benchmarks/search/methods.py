@@ -21,11 +21,16 @@ from autotune.search import CrashAwareSampler
 from autotune.search.calibration.evidence import Evidence
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.feasibility import DOUBTED_PER_LAUNCH, MemoryLessons
+from autotune.search.gp.acquisition import log_improvement
+from autotune.search.gp.encoding import Encoding
+from autotune.search.gp.kernel import GaussianProcess
 from autotune.search.sampler import SpaceDomain, SpaceSampler, distribution_of
 from autotune.search.twin import Twin
 from autotune.space import Candidate, Choices, FlagValue, SearchSpace
+from tests.benchmarks.search.forest import infeasible_chance
 from tests.benchmarks.search.problem import Launch, Problem, launch
 
+_SCOOT_POOL, _SCOOT_START_UP, _SCOOT_FEWEST = 1000, 10, 4
 Method: TypeAlias = Callable[[Problem, int], Iterator[Launch]]
 
 
@@ -36,6 +41,7 @@ def methods() -> dict[str, Method]:
         "optuna TPE": _plain(lambda seed: TPESampler(seed=seed, n_startup_trials=8, constant_liar=False)),
         "vLLM auto_tune": vllm_auto_tune,
         "SGLang auto_benchmark": sglang_auto_benchmark,
+        "SCOOT-like": scoot_like,
         "gp": _crash_aware(lambda _: None),
         "gp + twin": _crash_aware(lambda problem: problem.prior()),
     }
@@ -195,6 +201,49 @@ def sglang_auto_benchmark(problem: Problem, seed: int) -> Iterator[Launch]:
     first = list(levels)[:3]
     for values in product(*(levels[name] for name in first)):
         yield launch(problem, _with(problem, dict(zip(first, values, strict=True))), generator)
+
+
+def scoot_like(problem: Problem, seed: int) -> Iterator[Launch]:
+    """A search as SCOOT describes (WWW 2025): ten spread samples, then a GP's expected improvement.
+
+    Known constraints prune the space; hidden ones (crashes and missed ceilings alike) are learnt by a random
+    forest, whose chance of feasibility the improvement is multiplied with.
+    """
+    generator = np.random.default_rng(seed)
+    domain = SpaceDomain(problem.space, lambda _: True)
+    encoding = Encoding(domain.distributions)
+    launches: list[Launch] = []
+    candidate = problem.baseline
+    while True:
+        launches.append(launch(problem, candidate, generator))
+        yield launches[-1]
+        rows = [domain.complete(row) for row in encoding.values(encoding.spread(_SCOOT_POOL, generator))]
+        known = {made.candidate for made in launches}
+        rows = [row for row in rows if Candidate.of(row) not in known]
+        promise = _scoot_promise(encoding, launches, rows, generator)
+        candidate = Candidate.of(rows[int(promise.argmax())])
+
+
+def _scoot_promise(
+    encoding: Encoding, launches: list[Launch], rows: list[dict[str, object]], generator: np.random.Generator
+) -> np.ndarray:
+    """Return how much each row promises; by chance until there are enough launches."""
+    seen = [made for made in launches if made.value is not None]
+    feasible = [made.value or 0.0 for made in launches if made.looks_feasible]
+    if len(launches) < _SCOOT_START_UP or len(seen) < _SCOOT_FEWEST:
+        return generator.random(len(rows))
+    pool = encoding.columns(encoding.units(rows))
+    tried = encoding.columns(encoding.units([made.candidate.to_dict() for made in launches]))
+    labels = np.array([0.0 if made.looks_feasible else 1.0 for made in launches])
+    chance = 1 - infeasible_chance(tried, labels, pool, generator)
+    if not feasible:
+        return chance
+    values = np.array([made.value or 0.0 for made in seen])
+    centre, scale = values.mean(), max(float(values.std()), 1e-9)
+    measured = np.array([made.value is not None for made in launches])
+    process = GaussianProcess.fit(tried[measured], (values - centre) / scale, encoding.groups)
+    mean, deviation = process.predict(pool)
+    return log_improvement(mean, deviation, (max(feasible) - centre) / scale) + np.log(chance + 1e-9)
 
 
 def _with(problem: Problem, flags: Mapping[str, FlagValue]) -> Candidate:

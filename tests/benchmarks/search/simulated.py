@@ -58,6 +58,67 @@ class Scenario:
     memory: Mapping[str, float]
 
 
+_SHARED = Scenario(
+    name="shared prefix",
+    profile="llama-8b-1xh100",
+    tune=_LLAMA_TUNE | {"schedule-policy": {"choices": ["fcfs", "lpm", "dfs-weight"]}},
+    flags={"max-total-tokens": 120_000},
+    slo={
+        "workload": {
+            "input_tokens": {"uniform": [4200, 5000]},
+            "output_tokens": {"uniform": [60, 200]},
+            "shared_prefix": {"groups": 24, "tokens": 4000},
+            "seed": 7,
+        },
+        "load": [{"concurrency": 96, "requests": 200}],
+        "ceilings": ["ttft p95 < 9s at concurrency 96", "tpot p95 < 60ms at concurrency 96"],
+        "objective": "maximise output_throughput at concurrency 96",
+    },
+    step={
+        "extend_token_s": 1.4,
+        "extend_context_s": 1.3,
+        "decode_fixed_s": 1.3,
+        "decode_sequence_s": 1.4,
+        "decode_context_s": 0.8,
+        "eager_decode_ratio": 1.3,
+    },
+    added={"extend_fixed_s": 0.01},
+    memory={"fixed_reserve_gib": 2.0, "chunk_reserve_gib": 3.0, "graph_reserve_gib": 2.0},
+)
+_SIXTEEN_GPUS = Scenario(
+    name="DP attention",
+    profile="deepseek-r1-2x8h100",
+    tune={
+        "attn-dp-size": {"choices": [1, 2, 4, 8, 16]},
+        "chunked-prefill-size": {"int": [2048, 32768], "scale": "log", "multiple_of": 256},
+        "max-running-requests": {"int": [32, 1024], "scale": "log"},
+        "mem-fraction-static": {"float": [0.70, 0.95], "step": 0.005},
+        "cuda-graph-max-bs-decode": {"choices": [16, 64, 160]},
+        "schedule-conservativeness": {"float": [0.3, 3.0], "step": 0.1},
+    },
+    flags={"tp-size": 16, "ep-size": 16},
+    slo={
+        "workload": {
+            "input_tokens": {"uniform": [2000, 4000]},
+            "output_tokens": {"uniform": [200, 600]},
+            "seed": 7,
+        },
+        "load": [{"concurrency": 256, "requests": 400}],
+        "ceilings": ["ttft p95 < 260s at concurrency 256", "tpot p95 < 900ms at concurrency 256"],
+        "objective": "maximise output_throughput at concurrency 256",
+    },
+    step={
+        "extend_token_s": 0.8,
+        "extend_context_s": 1.5,
+        "decode_fixed_s": 1.2,
+        "decode_experts_s": 1.5,
+        "decode_sequence_s": 0.7,
+        "decode_context_s": 3.0,
+        "request_s": 0.8,
+    },
+    added={"extend_fixed_s": 0.1},
+    memory={"fixed_reserve_gib": 1.2, "chunk_reserve_gib": 1.3, "graph_reserve_gib": 2.0},
+)
 SCENARIOS = (
     Scenario(
         name="chunk/TTFT",
@@ -129,6 +190,8 @@ SCENARIOS = (
         added={"extend_fixed_s": 0.02},
         memory={"fixed_reserve_gib": 3.0, "chunk_reserve_gib": 6.0, "graph_reserve_gib": 3.0},
     ),
+    _SHARED,
+    _SIXTEEN_GPUS,
 )
 
 
