@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 
 import preload_cuda  # type: ignore[import-not-found] # lies beside this file, which runs as a program
@@ -101,7 +102,9 @@ def answer(
         return False
     request = json.loads(text)
     parent = os.getpid()
-    pid = os.fork()
+    with warnings.catch_warnings():  # Python 3.12 warns of threads, which libraries start when imported
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         code = 1
         try:
