@@ -1,7 +1,7 @@
 """Lets a few requests through per turn of the event loop, so that a burst of them blocks no arrivals.
 
 In: whoever wants to begin a request. Out: in order, `PER_TURN` of them between two looks at the sockets.
-Beginning one takes a quarter of a millisecond; five hundred at once would let the first tokens of the first
+Beginning one takes a tenth of a millisecond; five hundred at once would let the first tokens of the first
 share their reads with the tokens after them.
 """
 

@@ -145,13 +145,14 @@ READS = (
 
 
 MORE_READS = tuple(
-    b'data: {"text": "a", "meta_info": {"completion_tokens": %s, "prompt_tokens": %s}}\n\n' % counts
-    for counts in (
-        (b"1", b"5"),
-        (b"2", b"5"),
-        (b"4", b"5"),
-        (b"5", b"6"),
-        (b"6", b'5, "finish_reason": null'),
+    b'data: {"text": "a", "meta_info": {"completion_tokens": %s, "prompt_tokens": %s}%s}\n\n' % parts
+    for parts in (
+        (b"1", b"5", b""),
+        (b"2", b"5", b""),
+        (b"4", b"5", b""),
+        (b"5", b"6", b""),
+        (b"6", b'5, "finish_reason": 0', b""),
+        (b"7", b"5", b', "error": "no"'),
     )
 )
 CHAT_READS = tuple(
