@@ -188,6 +188,8 @@ def _ceiling_line(ceiling: BenchCeiling) -> str:
 
 
 def _search_line(found: SearchResult) -> str:
+    if found.kept is None and found.was_spoilt:
+        return f"search: nothing is known: {found.kind} {found.missed:g} was spoilt by this client"
     if found.kept is None:
         return "search: no load keeps the ceilings"
     verb = "seems to keep" if found.is_undecided else "keeps"

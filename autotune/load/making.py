@@ -7,7 +7,7 @@ a tokenizer. Invariant: a request depends on the workload (its seed) and its ind
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import accumulate
 
@@ -107,10 +107,11 @@ def _as_turn(request: Request, workload: Workload, turn: int, conversation: int)
 
 @dataclass(frozen=True, eq=False)
 class _Lines:
-    """A dataset's talks in the order in which they are sent; each is counted when it is looked at."""
+    """A dataset's talks in the order in which they are sent; a turn is counted when it is first looked at."""
 
     workload: Workload
     talks: tuple[tuple[Turn, ...], ...]
+    _known: dict[tuple[int, int], "_Asked"] = field(default_factory=dict, repr=False)
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
@@ -123,25 +124,47 @@ class _Lines:
         talk = bisect_right(self.ends, number)
         return talk, number - (self.ends[talk] - len(self.talks[talk]))
 
-    def tokens(self, text: str, *, special: bool) -> int:
+    def asked(self, talk: int, turn: int) -> "_Asked":
+        """Return what a turn says and how long it and its answer are."""
+        if (talk, turn) not in self._known:
+            self._known[talk, turn] = self._counted(self.talks[talk][: turn + 1])
+        return self._known[talk, turn]
+
+    def _counted(self, turns: Sequence[Turn]) -> "_Asked":
+        """Count all that was said so far: as messages for chat, else as one text."""
+        is_chat = self.workload.endpoint is Wire.CHAT
+        texts = _said(turns) if is_chat else (_BETWEEN.join(_said(turns)),)
+        answer = turns[-1].answer
+        return _Asked(
+            texts,
+            sum(self._tokens(text, special=not is_chat) for text in texts),
+            turns[-1].output_tokens if answer is None else self._tokens(answer, special=False),
+        )
+
+    def _tokens(self, text: str, *, special: bool) -> int:
         """Return a text's length, estimated without a tokenizer."""
         if self.workload.tokenizer is None:
             return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
         return text_maker(self.workload.tokenizer).count(text, special=special)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The texts of a turn and before, their tokens, and those of its answer where the dataset tells."""
+
+    texts: tuple[str, ...]
+    input_tokens: int
+    output_tokens: int | None
+
+
 def _dataset_request(lines: _Lines, index: int) -> Request:
-    """Return a turn of a talk, with all that was said before it: as messages for chat, else as one text."""
+    """Return a turn of a talk, with all that was said before it."""
     workload = lines.workload
     talk, turn = lines.place(index)
-    said = _said(lines.talks[talk][: turn + 1])
-    is_chat = workload.endpoint is Wire.CHAT
-    texts = said if is_chat else (_BETWEEN.join(said),)
-    prompt_tokens = sum(lines.tokens(text, special=not is_chat) for text in texts)
-    now = lines.talks[talk][turn]
+    asked = lines.asked(talk, turn)
     drawn = drawn_tokens(workload.output_tokens, workload.seed, Draw.OUTPUT_TOKENS, index)
-    answered = now.output_tokens if now.answer is None else lines.tokens(now.answer, special=False)
-    request = Request(index, prompt_tokens, answered or drawn, text=texts[-1], said=texts[:-1])
+    output_tokens = asked.output_tokens or drawn
+    request = Request(index, asked.input_tokens, output_tokens, text=asked.texts[-1], said=asked.texts[:-1])
     return request if workload.conversation is None else _as_turn(request, workload, turn, talk)
 
 

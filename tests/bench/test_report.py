@@ -147,6 +147,7 @@ def test_a_spoilt_point_is_neither_kept_nor_called_slow() -> None:
     bench, _ = bench_on(Spoilt(99), "ttft max < 60s")
     found = bench.search(WORKLOAD, Range(1, 8, is_whole=True), Amount(20), {})
     assert (found.kept, found.missed, found.was_spoilt) == (None, 1, True)
+    assert "search: nothing is known: concurrency 1 was spoilt by this client" in outcome(bench.report(found))
     swept, _ = bench_on(Spoilt(99), "ttft max < 60s")
     swept.run(concurrency_ladder(WORKLOAD, [1], Amount(4)))
     assert swept.report().has_missed
