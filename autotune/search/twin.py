@@ -40,8 +40,9 @@ _CAPTURED_SHARE = 0.7
 """The part of a chunk's activations that is needed at the start, whatever the load (simulator/startup.py)."""
 _FORM_ERROR = 0.05
 """How far off the best constants leave a prediction: the form of the step times is a model too."""
-_STALE = 0.1
-"""A schedule is simulated again once its load takes that much more or less time than when it was."""
+_STALE_OPEN, _STALE_CLOSED = 0.1, 0.4
+"""A schedule is simulated again once its load takes that much more or less time (logarithm) than when it was.
+In a closed loop tokens decide who runs, and times only where a request comes back late."""
 _DRAWS = 4
 _MANY_CASES = 8
 """From so many cases on, the constants are fitted again only if the newest contradict them."""
@@ -213,7 +214,8 @@ class _Rehearsed:
             return False
         served = self._served(profile)
         return any(
-            abs(np.log(max(served[label].busy_s, _LEAST) / max(busy_s, _LEAST))) > _STALE
+            abs(np.log(max(served[label].busy_s, _LEAST) / max(busy_s, _LEAST)))
+            > (_STALE_OPEN if self._schedules[label].concurrency is None else _STALE_CLOSED)
             for label, busy_s in self._busy_s.items()
         )
 

@@ -1,3 +1,5 @@
+import pytest
+
 from autotune.request import OfferedLoad, Request
 from autotune.simulator.assembly import BatchLog, open_scheduler
 from autotune.simulator.scheduler import Scheduler
@@ -20,11 +22,15 @@ def logged(scheduler: Scheduler, requests: list[Request], concurrency: int) -> l
     return lines
 
 
-def test_groups_of_attention_dp_serve_as_one_engine_with_their_summed_pools() -> None:
+def test_groups_of_attention_dp_serve_as_one_engine_with_their_pools_less_what_attention_weighs_again() -> (
+    None
+):
     words = ("--tp", "16", "--dp-size", "2", "--enable-dp-attention", "--mem-fraction-static", "0.7")
     both = opened(DEEPSEEK, *words, "--max-running-requests", "100")
     one = opened(DEEPSEEK, "--tp", "16", "--mem-fraction-static", "0.7")
-    assert both.pool.capacity == 2 * one.pool.capacity
+    weighs_again_gib = 10.6 / 16
+    lost_tokens = weighs_again_gib * 2**30 / 70272
+    assert both.pool.capacity == pytest.approx(2 * (one.pool.capacity - lost_tokens), abs=4)
     assert both.running_limit == 100
 
 

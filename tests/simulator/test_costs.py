@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts
+from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts, with_groups
 from autotune.simulator.profile import read_profile
 from tests.support.simulated import DEEPSEEK, LLAMA, profile_without_noise
 
@@ -82,3 +82,13 @@ def test_noise_differs_between_launches_and_repeats_for_a_seed() -> None:
     assert np.array_equal(first, again)
     assert np.std(first / other) == pytest.approx(0.03 * np.sqrt(2), rel=0.1)
     assert abs(np.mean(first / other) - 1) > 3 * 0.03 * np.sqrt(2 / 2000)
+
+
+@pytest.mark.parametrize(("name", "share"), [(DEEPSEEK, 0.25), (LLAMA, 1.0)])
+def test_attention_dp_spreads_the_context_that_every_card_of_an_mla_model_would_read(
+    name: str, share: float
+) -> None:
+    profile = profile_without_noise(name)
+
+    assert with_groups(profile, 4).decode_context_s == share * profile.step.decode_context_s
+    assert with_groups(profile, 1) == profile.step

@@ -120,3 +120,14 @@ def test_what_cannot_start_is_not_rehearsed() -> None:
     argv = to_argv({"model-path": "m", "mem-fraction-static": 0.1})
 
     assert rehearse(profile_without_noise(), argv, []) is None
+
+
+def test_a_replay_knows_over_how_many_groups_the_context_is_spread() -> None:
+    profile = profile_without_noise(DEEPSEEK, decode_context_s=1e-6)
+    flags: dict[str, FlagValue] = {"tp-size": 16, "dp-size": 4, "enable-dp-attention": True}
+    rehearsal = _rehearsed(profile, OfferedLoad(equal_requests(40, 900, 60), 20), flags)
+
+    served = rehearsal.schedules[0].replay(profile.step, profile.experts)
+
+    ended_s = [record.chunk_times_s[-1] for record in rehearsal.results[0].records]
+    np.testing.assert_allclose(served.sent_s + served.e2e_s, ended_s, atol=1e-9)

@@ -43,7 +43,8 @@ def methods() -> dict[str, Method]:
         "SGLang auto_benchmark": sglang_auto_benchmark,
         "SCOOT-like": scoot_like,
         "gp": _crash_aware(lambda _: None),
-        "gp + twin": _crash_aware(lambda problem: problem.prior()),
+        "gp + twin": _crash_aware(lambda problem: problem.prior(1.0)),
+        "gp + twin off by 2": _crash_aware(lambda problem: problem.prior(2.0)),
     }
     if importlib.util.find_spec("torch") is not None:
         found["optuna GP"] = _plain(lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=8))

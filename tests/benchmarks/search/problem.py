@@ -49,14 +49,17 @@ class Truth:
 
 @dataclass(frozen=True)
 class Problem:
-    """`truth` is cached; `baseline` is launched first; `prior` is the twin, if there is one."""
+    """`truth` is cached; `baseline` is launched first; `prior` is the twin, if there is one.
+
+    Its argument is a factor on every constant that the twin believes in.
+    """
 
     name: str
     space: SearchSpace
     truth: Callable[[Candidate], Truth]
     baseline: Candidate
     candidates: int
-    prior: Callable[[], Twin | None] = lambda: None
+    prior: Callable[[float], Twin | None] = lambda _off: None
 
     @cached_property
     def optimum(self) -> float:

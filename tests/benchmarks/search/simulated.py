@@ -214,8 +214,8 @@ def problem_of(scenario: Scenario) -> Problem:
     def truth(candidate: Candidate) -> Truth:
         return _launched(actual, space, slo, candidate)
 
-    def twin() -> Twin:
-        return Twin(believed, space, slo)
+    def twin(off: float) -> Twin:
+        return Twin(_off_by(believed, off), space, slo)
 
     defaults = dialect_of(space.engine).known_defaults(space, {})
     outside = {
@@ -225,6 +225,16 @@ def problem_of(scenario: Scenario) -> Problem:
     }
     baseline = Candidate.of({**coordinates(space, defaults), **outside})
     return Problem(scenario.name, space, truth, baseline, candidates=300, prior=twin)
+
+
+def _off_by(profile: Profile, factor: float) -> Profile:
+    """Return the profile with every step-time constant times a factor."""
+    scaled = {
+        name: value * factor
+        for name, value in profile.step
+        if name.endswith("_s") and value is not None and name != "cold_start_s"
+    }
+    return profile.model_copy(update={"step": profile.step.model_copy(update=scaled)})
 
 
 def _distorted(believed: Profile, scenario: Scenario) -> Profile:
