@@ -36,6 +36,9 @@ def _lines(study: Study) -> Iterator[str]:
     yield f"study {study.name}: {space.engine} {space.version}, {space.model}, {space.launcher} launcher"
     yield "the baseline's launch:"
     yield from (f"  {rank.node.name}: {command_line(rank)}" for rank in plan.ranks)
+    if len(space.slots) > 1:
+        names = (" and ".join(node.name for node in slot.nodes) for slot in space.slots)
+        yield f"one launch at a time on each of {len(space.slots)} slots: {'; '.join(names)}"
     defaults = dialect_of(space.engine).known_defaults(space, baseline.to_dict())
     yield "what the engine would choose for the flags that the baseline leaves out:"
     yield from (f"  {name}: {flag_value(defaults.get(name))}" for name in space.tune)
@@ -52,7 +55,7 @@ def _cost(study: Study) -> Iterator[str]:
     if record.failure is not None:
         yield f"SIMULATED: the baseline fails: {record.failure.line}"
         return
-    launches = math.floor(NIGHT_S / record.duration_s)
+    launches = math.floor(NIGHT_S / record.duration_s) * len(study.space.slots)
     confirmation = Budget().confirmation_launches
     phases = ", ".join(f"{phase} {duration(spent)}" for phase, spent in record.durations_s.items())
     each = f"a trial takes {duration(record.duration_s)} ({phases})"

@@ -1,3 +1,5 @@
+import re
+
 from autotune.outlook import outlook
 from autotune.space import SearchSpace
 from tests.support.trials import STUDY
@@ -33,3 +35,19 @@ def test_without_a_profile_nothing_is_foreseen() -> None:
 
     assert "is not foreseen" in text
     assert "infinitely many candidates" in text
+
+
+def test_slots_are_named_and_multiply_what_a_night_holds() -> None:
+    nodes = [{"name": name, "docker": f"ssh://{name}", "gpus": 1} for name in ("n0", "n1")]
+
+    def told(*names: str) -> str:
+        keys = {"nodes": [node for node in nodes if node["name"] in names], "nodes_per_engine": 1}
+        space = STUDY.space.model_validate(STUDY.space.model_dump(by_alias=True) | keys)
+        return outlook(STUDY.model_copy(update={"space": space}))
+
+    (one,), (two,) = (
+        re.findall(r"8 hours hold (\d+) launches", text) for text in (told("n0"), told("n0", "n1"))
+    )
+    assert int(two) == 2 * int(one)
+    assert "slots" not in told("n0")
+    assert "one launch at a time on each of 2 slots: n0; n1" in told("n0", "n1")

@@ -2,8 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.engine.docker.launcher import DockerLauncher
+from autotune.engine.launchers import open_launcher
 from autotune.engine.phase_budgets import BudgetRule, PhaseBudgets
 from autotune.failure import StartPhase
+from autotune.space import SearchSpace
 
 RULE = BudgetRule(launches=2, factor=3.0, floor_s=10.0)
 
@@ -35,3 +38,17 @@ def test_a_limit_is_never_below_the_floor_or_below_a_launch_that_was_well(seen_s
     assert found is not None
     assert found.limit_s >= max(10.0, *seen_s[-64:])
     assert found.slowest_s == pytest.approx(max(seen_s[-64:]))
+
+
+def test_a_study_that_goes_on_knows_the_limits_of_its_earlier_launches() -> None:
+    space = SearchSpace.model_validate(
+        {"version": "0.5.23", "model": "m", "image": "i", "tune": {"tp-size": {"choices": [1]}}}
+    )
+    launcher = open_launcher(
+        space, seed=0, learnt=[{"image": 1.0, "weights": 400.0}, {}, *[{"weights": 9.0}] * 2]
+    )
+
+    assert isinstance(launcher, DockerLauncher)
+    found = launcher._budgets.of(StartPhase.WEIGHTS)
+    assert found is not None
+    assert (found.limit_s, found.slowest_s, found.launches) == (1600.0, 400.0, 3)

@@ -26,6 +26,7 @@ from tests.support.docker_mishaps import (
     cut_and_heal,
     cut_briefly,
     die,
+    fill_disk,
     full_disk,
     gpu_memory_in_use,
     image_on_a_only,
@@ -39,6 +40,7 @@ from tests.support.docker_mishaps import (
     remove_rank_1,
     restart_dockerd,
     restart_living_dockerd,
+    small_disk,
     stranger_on,
     wall_away,
     wall_up,
@@ -66,6 +68,7 @@ class Fault:
     """One row. `during`: the phase in which `act` happens, None for a fault that is there from the start.
 
     `ends`: what the launch's end must be: clean, or an InfrastructureError with these words in it.
+    `is_retried`: afterwards the same launcher must launch once more without a fault.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Fault:
     under_load: bool = False
     ends: str = CLEAN
     within_s: float = SOON_S
+    is_retried: bool = False
 
     @property
     def limit_s(self) -> float:
@@ -167,6 +171,8 @@ def happen(bed: Bed, fault: Fault, folder: Path) -> Seen:
     with around(bed, happening.plan):
         ends = happening.run(launcher, folder)
         ended_s = time.monotonic()
+        if fault.is_retried and ends == CLEAN:
+            ends = Happening(bed, Fault("none", (None,))).run(launcher, folder / "again")
     for host in bed.hosts:
         host.heal()
         host.up()
@@ -260,6 +266,14 @@ def faults(bed: Bed) -> tuple[Fault, ...]:
         Fault("node b loses power and comes back", lost, during=serving, act=power_off_and_on),
         Fault("link to b cut", lost, during=serving, act=cut, ends=b_reach, within_s=LINK_S),
         Fault("link to b cut for 14 s", lost, during=serving, act=cut_and_heal, within_s=LINK_S),
+        Fault(
+            "link to b cut for 14 s, launched again",
+            lost,
+            during=serving,
+            act=cut_and_heal,
+            within_s=LINK_S,
+            is_retried=True,
+        ),
         Fault("link to b cut for 1.5 s", (None,), during=serving, act=cut_briefly, within_s=8.0),
         Fault(
             "link between the nodes cut",
@@ -272,6 +286,16 @@ def faults(bed: Bed) -> tuple[Fault, ...]:
         Fault("link between them cut for 3 s", (None,), during=serving, act=wall_up_briefly, within_s=13.0),
         Fault("link between them cut before", lost, around=walled, ends="no way to"),
         Fault("disk full on b", (FailureKind.DISK_FULL,), around=full_disk, ends="no space left on device"),
+        Fault(
+            "disk of b fills up under load",
+            (None,),
+            around=small_disk,
+            during=serving,
+            act=fill_disk,
+            under_load=True,
+            within_s=3.0,
+            ends="no space left on device",
+        ),
         Fault("dockerd on b killed", lost, during=serving, act=kill_dockerd, ends=b_reach),
         Fault("dockerd on b restarted", crashed, during=serving, act=restart_dockerd),
         Fault(

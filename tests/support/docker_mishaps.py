@@ -171,6 +171,20 @@ def full_disk(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
 
 
 @contextmanager
+def small_disk(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
+    """Put a disk that `fill_disk` fills where the engine on b writes down its containers."""
+    folder = str(bed["b"].folder / "data/containers")
+    bed["b"].sh("mount", "-t", "tmpfs", "-o", "size=2m", "small", folder)
+    yield
+    bed["b"].sh("umount", "-l", folder)
+
+
+def fill_disk(bed: Bed, _plan: LaunchPlan) -> None:
+    filler = bed["b"].folder / "data/containers/filler"
+    bed["b"].sh("dd", "if=/dev/zero", f"of={filler}", "bs=4k", is_checked=False)
+
+
+@contextmanager
 def name_in_use(bed: Bed, plan: LaunchPlan) -> Iterator[None]:
     client = client_of(bed["b"])
     name = plan.ranks[1].name

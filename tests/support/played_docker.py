@@ -1,4 +1,4 @@
-"""A Docker engine that only tells its version, behind a socket or a port, in a thread of the test."""
+"""A Docker engine that tells its version and begins pulls that stand still, in a thread of the test."""
 
 import json
 import socketserver
@@ -10,6 +10,8 @@ from pathlib import Path
 
 
 class _Pages(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
         is_version = self.path.endswith("/version")
         body = {"ApiVersion": "1.43"} if is_version else {"message": "No such container: 0a"}
@@ -19,6 +21,16 @@ class _Pages(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def do_POST(self) -> None:
+        """Tell one step of a pull, and then nothing for as long as the other side waits."""
+        step = json.dumps({"status": "Pulling from tiny"}).encode() + b"\r\n"
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(f"{len(step):x}\r\n".encode() + step + b"\r\n")
+        self.connection.settimeout(20)
+        self.connection.recv(1)
 
     def address_string(self) -> str:
         return "somebody"

@@ -1,5 +1,7 @@
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -8,6 +10,7 @@ from docker.errors import APIError, DockerException, NotFound
 
 from autotune.engine.docker.connection import Connection
 from autotune.engine.docker.faults import GoneError, NodeError, UnreachableError
+from autotune.engine.docker.node import DockerNode
 from autotune.failure import FailureKind
 from autotune.space import Node
 from tests.support.played_docker import docker_behind
@@ -109,3 +112,20 @@ def test_why_there_is_no_answer_is_told_in_a_few_words(error: Exception, words: 
     text = str(raised_for(error))
     assert words in text
     assert "Error(" not in text
+
+
+@pytest.mark.parametrize("is_behind_a_socket", [True, False], ids=["socket", "port"])
+def test_a_pull_that_stands_still_ends(is_behind_a_socket: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.engine.docker.node._PULL_S", 1)
+    steps: list[Mapping[str, Any]] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        docker_behind(Path(folder) / "d.sock" if is_behind_a_socket else None) as address,
+        DockerNode(Node(name="node0", docker=address)) as node,
+        pytest.raises(
+            NodeError, match=r"no image tiny, and it cannot be pulled: .*no answer in time"
+        ) as caught,
+    ):
+        node._pull("tiny", steps.append)
+    assert steps == [{"status": "Pulling from tiny"}]
+    assert caught.value.kind is FailureKind.IMAGE_MISSING

@@ -79,7 +79,7 @@ def test_two_slots_of_one_node_share_neither_gpus_nor_ports(bed: Bed, folder: Pa
 
     assert overlaps(history)
     logs = [path.read_text() for path in history.folder.glob("trials/*/engine-rank0.log")]
-    assert {port for log in logs for port in (30000, 30001) if f"port={port}" in log} == {30000, 30001}
+    assert {port for log in logs for port in (30000, 30001) if f":{port} (Press" in log} == {30000, 30001}
 
 
 def test_a_node_that_loses_power_is_left_and_the_study_goes_on_without_it(bed: Bed, folder: Path) -> None:
