@@ -46,11 +46,11 @@ def test_sweeps_are_measured_shown_and_written(
         "--output-tokens", "8", "--ceiling", "ttft max < 60s", "--out", str(tmp_path),
     )  # fmt: skip
     told = capsys.readouterr().out
-    assert code == 0
     assert "SIMULATED: any/model at http://127.0.0.1" in told
     assert report_in(tmp_path).is_simulated
     assert "concurrency 3" in told
     rows = report_in(tmp_path).rows
+    assert code == int(any(row.invalid for row in rows))  # a busy machine may spoil a point
     assert [row.x for row in rows] == [16, 300, 3]
     assert all(row.figures.succeeded == 8 and row.template_tokens == 0 for row in rows)
     assert rows[1].figures.input_tokens == 8 * 300

@@ -138,6 +138,11 @@ def test_the_speed_of_a_single_stream_is_told() -> None:
     assert row.figures.tpot is not None
     speed = 1 / row.figures.tpot.p50.value
     assert highlights(bench.report()) == [f"one user reads {speed:.3g} tokens/s"]
+    many = bench.measure(concurrency_ladder(WORKLOAD, [8], Amount(16), Sweep.SATURATION)[0])
+    spoilt = bench.report().model_copy(update={"rows": (many.model_copy(update={"invalid": "late"}),)})
+    assert highlights(spoilt)[0].startswith("8 users read ")
+    assert highlights(spoilt)[0].endswith(" tokens/s together (INVALID)")
+    bench.rows.pop()
     assert outcome(bench.report()) == [
         f"single stream: concurrency 1: one user reads {speed:.1f} tokens/s (1 / median TPOT)"
     ]
@@ -253,7 +258,7 @@ def test_charts_are_ticked_where_was_measured(report: BenchReport) -> None:
     assert not chart_of(report, "Time to first token by rate").x.is_log
 
 
-def test_a_ceiling_is_a_line_where_it_can_be_seen(report: BenchReport) -> None:
+def test_a_ceiling_is_a_line_where_it_can_be_seen(report: BenchReport, tmp_path: Path) -> None:
     assert chart_of(report, "Time to first token by concurrency").limits == ()
     close = BenchCeiling(
         text="ttft p50 < 20ms", decision=Decision.MET, value=0.01, limit=0.02, margin_ratio=0.5
@@ -264,6 +269,8 @@ def test_a_ceiling_is_a_line_where_it_can_be_seen(report: BenchReport) -> None:
         Limit("ttft p50 < 20ms", "y", 0.02),
     )
     assert chart_of(bounded, "Output throughput by concurrency").limits == ()
+    pytest.importorskip("matplotlib")
+    assert write_picture(bounded, tmp_path / "b.png") is None
 
 
 def test_simulated_numbers_say_so_everywhere(
