@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
+BREAKS = """for (const kind of ["error", "unhandledrejection"])
+  addEventListener(kind, () => { document.documentElement.dataset.broken = ""; });"""
+PATIENCE_MS = 90_000
+"""A busy machine draws slowly; what does not come at all is found all the same."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ def opened(browser: "Browser", history: StudyHistory, folder: Path, **context: A
     tab = browser.new_context(**options)
     report = Report(tab.new_page())
     page = report.page
+    page.set_default_timeout(PATIENCE_MS)
+    page.add_init_script(BREAKS)
     page.on("pageerror", lambda error: report.faults.append(str(error)))
     page.on(
         "console",
@@ -56,7 +62,7 @@ def opened(browser: "Browser", history: StudyHistory, folder: Path, **context: A
     )
     try:
         page.goto(path.as_uri())
-        page.wait_for_selector('body[data-ready="all"]')
+        page.wait_for_selector('body[data-ready="all"], [data-broken] body')
         yield report
     finally:
         tab.close()

@@ -15,7 +15,7 @@ from tests.support.many_trials import many_trials
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 KINDS = (
     "improved",

@@ -29,7 +29,7 @@ function planeChart(across, up) {
     y: pick(up.value, group), y_low: pick(up.low, group), y_high: pick(up.high, group),
   })).filter((one) => one.x.length);
   const limitsOf = (axis, quantity) => trials.ceilings.filter((ceiling) => ceiling.key === quantity.key).map((ceiling) => ({ name: ceiling.text, axis, value: ceiling.limit }));
-  const axis = (quantity) => ({ title: quantity.name, unit: quantity.unit, is_log: false, is_reversed: false, labels: [] });
+  const axis = (quantity) => ({ title: quantity.name, unit: quantity.unit, is_log: false, is_reversed: false, labels: [], ticks: [] });
   return {
     name: say("{y} against {x}", { x: across.name, y: up.name }), x: axis(across), y: axis(up), series, unplaced, unplaced_x: [],
     limits: [...limitsOf("x", across), ...limitsOf("y", up)],
