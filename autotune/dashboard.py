@@ -1,6 +1,6 @@
 """`autotune dashboard`: Optuna's dashboard on a study, our notes on its trials, raw files behind their links.
 
-In: a study's folder. Out: web pages, until Ctrl-C. Talks HTTP, as a server, and to the study's storage.
+In: a study's folder. Out: web pages, until Ctrl-C. Talks HTTP, as a server, and reads the study's storage.
 Invariants: nobody changes a study from a browser; only files under the study's `trials` are given away;
 trials that end meanwhile get their notes, too.
 """

@@ -2,9 +2,11 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -94,6 +96,14 @@ def test_a_trial_that_ends_meanwhile_gets_its_note_and_the_others_keep_theirs(
     notes = browser.notes()
     assert notes.pop(2).startswith("**SIMULATED")
     assert notes == before
+
+
+def test_notes_lie_beside_the_storage_which_is_only_read(browser: Browser, ledger: Ledger) -> None:
+    browser.notes()
+
+    with closing(sqlite3.connect(ledger.folder / "study.db")) as database:
+        (count,) = database.execute("SELECT count(*) FROM study_system_attributes").fetchone()
+    assert count == 0
 
 
 def test_raw_files_are_given_and_nothing_else(browser: Browser, ledger: Ledger) -> None:
