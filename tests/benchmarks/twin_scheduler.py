@@ -4,6 +4,11 @@ The real SGLang (AUTOTUNE_SGLANG_CPU, see tests/real_engine) and the simulator g
 same flags. Step times are fitted to the first launch, since who runs when depends on them a little. Compared
 per launch: prefill batches and retracted requests by the engine's log and by the simulator's turns, the most
 requests that ran at once, and the order of first tokens (rank correlation). Cells are "real / simulated".
+
+Seen with SGLang 0.5.23 (72 requests, 24 at a time, on a loaded machine): prefill batches 34/36, 110/115
+with small chunks, 59/58 with 8 at once, 52/54 in a small pool, 61/61 with mixed chunks, 42/39 with shared
+prefixes; no retractions on either side; the most running equal but for 9/10 in the small pool; rank
+correlations of first tokens 0.98, 0.92, 1.00, 1.00, 1.00 and 1.00. The last launch (lpm) was not measured.
 """
 
 import os
