@@ -10,6 +10,9 @@ function say(sentence, gaps = {}) {
 function escaped(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
+function shortened(label) {
+  return label.length > 28 ? `${label.slice(0, 27)}\u2026` : label; // plotly leaves no room for a plot beside long ones
+}
 function significant(value, digits = 3) {
   if (value === null || value === undefined || !isFinite(value)) return "-";
   if (value === 0) return "0";
@@ -66,7 +69,10 @@ function layoutAxis(chart, name) {
   };
   if (shown.type === "log") Object.assign(shown, roundTicks(values.map((value) => value * scale.factor).filter((value) => value > 0)));
   if (axis.ticks.length) Object.assign(shown, { tickvals: axis.ticks, ticktext: axis.ticks.map((value) => value.toLocaleString("en")) });
-  if (axis.labels.length) Object.assign(shown, { tickvals: axis.labels.map((_, index) => index), ticktext: axis.labels.map(escaped) });
+  if (axis.labels.length) {
+    const ends = [-0.5, axis.labels.length - 0.5];
+    Object.assign(shown, { tickvals: axis.labels.map((_, index) => index), ticktext: axis.labels.map(shortened).map(escaped), autorange: false, range: axis.is_reversed ? ends.reverse() : ends });
+  }
   return [shown, scale.factor];
 }
 function roundTicks(values) {
@@ -75,7 +81,8 @@ function roundTicks(values) {
   const steps = Math.log10(high / low) > 2.5 ? [1] : [1, 2, 5];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
     for (const step of steps) tickvals.push(Number((step * 10 ** power).toPrecision(3)));
-  return { tickvals, ticktext: tickvals.map((value) => significant(value)) };
+  const isEnough = tickvals.filter((value) => low <= value && value <= high).length > 1;
+  return isEnough ? { tickvals, ticktext: tickvals.map((value) => significant(value)) } : {}; // plotly's own otherwise
 }
 function scaled(values, factor) {
   return factor === 1 ? values : values.map((value) => (value === null ? null : value * factor));
