@@ -127,7 +127,8 @@ def explanation(history: StudyHistory) -> Iterator[str]:
             yield from _progress_lines(history)
     yield from _search_lines(history)
     for nodes, reason in history.quarantine.items():
-        yield f"{nodes} was not used any more: {' '.join(reason.split())}"
+        why = " ".join(reason.split())
+        yield say("{nodes} was not used any more: {why}", nodes=nodes, why=why)
 
 
 def trial_name(history: StudyHistory, trial: NumberedTrial) -> str:
