@@ -29,7 +29,7 @@ def invalid_reason(space: SearchSpace, candidate: Candidate) -> str | None:
 
 
 def _needs_more_gpus(flags: LaunchFlags) -> bool:
-    gpus = [node.gpus for node in flags.space.nodes]
+    gpus = [len(node.gpu_ids) or node.gpus for node in flags.space.nodes]
     return min(gpus) > 0 and flags.tp * flags.pp * flags.replicas > sum(gpus)
 
 

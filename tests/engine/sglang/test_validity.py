@@ -115,3 +115,17 @@ def test_speculation_excludes_more_in_the_older_version() -> None:
     staged: dict[str, FlagValue] = {**_EAGLE, "pp-size": 2}
     assert "pipeline stages" in str(reason(staged, version="0.5.16"))
     assert reason(staged, version="main") is None
+
+
+def test_chosen_gpus_are_all_that_an_engine_has() -> None:
+    node = {"name": "left", "gpus": 8, "gpu_ids": ["0", "1"]}
+    keys = {
+        "version": "0.5.23",
+        "model": "m",
+        "nodes": [node],
+        "tune": {"schedule-policy": {"choices": ["lpm"]}},
+    }
+    space = SearchSpace.model_validate(keys)
+
+    assert SGLANG.invalid_reason(space, Candidate.of({"tp-size": 2})) is None
+    assert SGLANG.invalid_reason(space, Candidate.of({"tp-size": 4})) is not None
