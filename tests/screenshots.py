@@ -1,18 +1,19 @@
 """Make runs/example/ anew, a small simulated study with the README's pictures: python -m tests.screenshots
 
 Runs the study and takes the live view's picture in the middle of it, keeps of the raw files those that its
-report reads, and photographs the report in Chromium, which must be on the path. Everything but the storage's
-times of day is the same every time.
+report reads, and photographs the report, once every plot is drawn, in Chromium, which must be on the path
+(extra browser). Everything but the storage's times of day is the same every time.
 """
 
 import io
+import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from rich._export_format import CONSOLE_SVG_FORMAT
@@ -25,12 +26,15 @@ from autotune.live.status import STATUS_FILE
 from autotune.live.view import StudyView
 from autotune.record import Role
 from autotune.report.findings import baseline_of, winner_of
-from autotune.report.html import write_report
 from autotune.search.budget import Budget
 from autotune.search.ledger import StudyHistory, read_history
 from autotune.space import LauncherKind
 from autotune.study import Study, read_study
 from autotune.tuner import tune
+from tests.browser.opened import opened
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ViewportSize
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "runs" / "example"
@@ -39,8 +43,9 @@ BUDGET = Budget(launches=16, finalists=1)
 MOMENT = (14, "load: concurrency 50")
 """The trial and its phase at which the live view is photographed."""
 _WIDTH, _HEIGHT = 112, 30
-_REPORT_SIZE, _PLOTS_SIZE = "1180,1120", "1180,1480"
-_PLOTS_ONLY = "section:not(#plane):not(#load), section table, nav, h1 {display: none}"
+_REPORT_SIZE: "ViewportSize" = {"width": 1180, "height": 1120}
+_PLOTS_SIZE: "ViewportSize" = {"width": 1180, "height": 1420}
+_PLOTS_ONLY = "section:not(#plane):not(#load), #plot-note, nav, h1 {display: none}"
 _COLOURS = 64
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -99,28 +104,21 @@ def _live_picture(page: Page) -> str:
     return console.export_svg(title="autotune tune", code_format=template, unique_id="live")
 
 
-def _photograph(browser: str, history: StudyHistory, folder: Path) -> None:
+def _photograph(program: str, history: StudyHistory, folder: Path) -> None:
     """Photograph the top of the report, and its first plots."""
-    page = folder.parent / "report.html"
-    write_report(history, page)
-    _shoot(browser, page, folder / "report.png", _REPORT_SIZE)
-    page.write_text(
-        page.read_text("utf-8").replace("</head>", f"<style>{_PLOTS_ONLY}</style></head>"), "utf-8"
-    )
-    _shoot(browser, page, folder / "plots.png", _PLOTS_SIZE)
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the extra 'browser'
 
-
-def _shoot(browser: str, page: Path, picture: Path, size: str) -> None:
-    subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-            f"--window-size={size}", "--virtual-time-budget=10000",
-            f"--screenshot={picture}", page.as_uri(),
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    with Image.open(picture) as shot:
-        shot.convert("RGB").quantize(_COLOURS).save(picture, optimize=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
+        with opened(browser, history, folder.parent, viewport=_REPORT_SIZE) as report:
+            report.page.screenshot(path=folder / "report.png")
+            report.page.add_style_tag(content=_PLOTS_ONLY)
+            report.page.set_viewport_size(_PLOTS_SIZE)
+            report.page.screenshot(path=folder / "plots.png")
+        browser.close()
+    for name in ("report.png", "plots.png"):
+        with Image.open(folder / name) as shot:
+            shot.convert("RGB").quantize(_COLOURS).save(folder / name, optimize=True)
 
 
 def _prune(history: StudyHistory) -> None:
