@@ -42,7 +42,7 @@ def alike_text(confirmed: Confirmed) -> str | None:
             return say("ITS ANSWERS DIFFER from the baseline's: {what}.", what=_numbers(alike))
         case AnswersVerdict.UNKNOWN:
             reason = alike.reason if alike else None
-            return say("Whether it answers as the baseline does is not known: {why}.", why=word(reason or ""))
+            return say("Whether it answers as the baseline does is not known: {why}.", why=reason)
         case None:
             return None
 
@@ -60,7 +60,7 @@ def _numbers(alike: Alikeness | None) -> str:
         "{where}{drift}; between launches of the baseline {own}{own_drift}",
         prompts=alike.prompts,
         equal=percent(alike.cross.equal_ratio),
-        unit=word(alike.unit or ""),
+        unit=word(str(alike.unit)),
         where=_where(alike.cross),
         drift=_drift(alike.cross),
         own=percent(alike.own.equal_ratio),

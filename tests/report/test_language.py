@@ -12,6 +12,7 @@ import pytest
 import autotune.report
 from autotune.errors import ConfigError
 from autotune.failure import FailureKind, StartPhase
+from autotune.load.answers import AnswerUnit
 from autotune.record import Outcome, Role
 from autotune.report.answer import answer_text
 from autotune.report.html import render_report
@@ -20,7 +21,7 @@ from autotune.slo import Decision
 from tests.support import histories as made
 
 PACKAGE = Path(autotune.report.__file__).parent
-WORDS: tuple[type[StrEnum], ...] = (Decision, FailureKind, StartPhase, Outcome, Role)
+WORDS: tuple[type[StrEnum], ...] = (AnswerUnit, Decision, FailureKind, StartPhase, Outcome, Role)
 PHASES = {"launch", "load", "teardown", "cut off"}
 SPEAKERS = {"say", "mark", "word"}
 
