@@ -137,8 +137,9 @@ def contest_of(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> Cont
 def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple[NumberedTrial, ...]:
     """Return at most `count` candidates worth a confirmation, best first.
 
-    With one objective: the best values among those that do not miss a ceiling. With several: the ends of the
-    Pareto front first, then what lies between them.
+    With one objective: the best values among those that do not miss a ceiling, one of which surely meets them
+    all if any does: a doubtful one may miss on its fresh launches. With several: the ends of the Pareto front
+    first, then what lies between them.
     """
     seen: dict[str, NumberedTrial] = {}
     for trial in trials:
@@ -146,7 +147,9 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
             seen.setdefault(trial.record.to_candidate().fingerprint, trial)
     ranked = sorted(seen.values(), key=lambda trial: _loss(trial.record, slo.goals[0]))
     if len(slo.goals) == 1:
-        return tuple(ranked[:count])
+        surest = next((trial for trial in ranked if _meets(trial.record)), None)
+        best = ranked[:count]
+        return tuple(best if surest is None or surest in best else [*best[:-1], surest])
     front = [trial for trial in ranked if not any(_dominates(other, trial, slo) for other in ranked)]
     picks = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
     return tuple(front[pick] for pick in picks)
@@ -180,6 +183,10 @@ def _is_refutation(record: TrialRecord) -> bool:
 
 def _misses(record: TrialRecord) -> bool:
     return record.verdict is not None and record.verdict.decision is Decision.MISSED
+
+
+def _meets(record: TrialRecord) -> bool:
+    return record.verdict is not None and record.verdict.decision is Decision.MET
 
 
 def _loss(record: TrialRecord, objective: Objective, index: int = 0) -> float:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from autotune.record import Role, TrialRecord
 from autotune.search.confirmation import Turn, contest_of, finalists, next_confirmation
-from autotune.slo import Slo
+from autotune.slo import Decision, Slo, Verdict
 from tests.support.trials import STUDY, failed, measured, numbered, with_goals
 
 
@@ -23,6 +23,23 @@ def test_the_finalists_are_the_best_candidates_that_do_not_miss_a_ceiling() -> N
     )
 
     assert [trial.number for trial in finalists(trials, STUDY.slo, count=2)] == [3, 1]
+
+
+def _undecided(value: float) -> TrialRecord:
+    record = measured(value)
+    assert record.verdict is not None
+    (judged,) = record.verdict.ceilings
+    doubt = judged.model_copy(update={"decision": Decision.UNDECIDED})
+    return record.model_copy(update={"verdict": Verdict(ceilings=(doubt,))})
+
+
+def test_the_best_that_surely_meets_the_slo_is_a_finalist_whatever_the_doubtful_ones_promise() -> None:
+    trials = numbered(_undecided(150.0), _undecided(140.0), measured(110.0), measured(120.0))
+
+    assert [trial.number for trial in finalists(trials, STUDY.slo, count=1)] == [3]
+    assert [trial.number for trial in finalists(trials, STUDY.slo, count=2)] == [0, 3]
+    assert [trial.number for trial in finalists(trials, STUDY.slo, count=3)] == [0, 1, 3]
+    assert [trial.number for trial in finalists(trials[:2], STUDY.slo, count=1)] == [0]
 
 
 def test_a_minimised_objective_ranks_the_other_way() -> None:
