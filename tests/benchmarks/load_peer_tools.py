@@ -2,7 +2,8 @@
 
 In: the folder of its environment, the load asked for. Out: a command line, and the TTFT and gaps (s) that it
 saved. Written from the sources of the versions below. Everything is installed from the package index into
-an environment of its own; SGLang's client is taken from the environment of the tests marked `engine`.
+an environment of its own (torch first: where the index has it for CPUs, GuideLLM's takes 2 GB and not 6);
+SGLang's client is taken from the environment of the tests marked `engine`.
 """
 
 import json
