@@ -27,10 +27,10 @@ from autotune.report.findings import (
 )
 from autotune.report.front import confirmed_front_lines
 from autotune.report.language import mark, say, word
+from autotune.report.search_end import search_end_lines
 from autotune.report.undecided import remedy_text
 from autotune.report.units import (
     ceiling_value,
-    duration,
     flag_list,
     gain_text,
     metric_value,
@@ -38,10 +38,8 @@ from autotune.report.units import (
     printable,
 )
 from autotune.search.answer import Answer, AnswerKind, Confirmed
-from autotune.search.budget import Budget, expected_trial_s
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
-from autotune.search.repeats import SearchEnd, due_again
 from autotune.slo import CeilingVerdict, Decision
 
 SIMULATED = mark("SIMULATED: these numbers come from a model of the engine, not from a measurement.")
@@ -54,17 +52,6 @@ _PLAIN_HEADLINES = {
     AnswerKind.NOT_CONFIRMED: mark("Not confirmed: the fresh launches did not settle the answer."),
     None: mark("No answer yet: the study is not finished."),
 }
-_SEARCH_ENDS = {
-    SearchEnd.LAUNCHES: mark("The search ended because its launches were spent."),
-    SearchEnd.TIME: mark("The search ended because no further launch fitted into its time."),
-    SearchEnd.EXHAUSTED: mark("The search ended because every candidate of the space was tried."),
-    SearchEnd.STALLED: mark(
-        "The search ended because it found only candidates that are known already or cannot run."
-    ),
-    SearchEnd.STOPPED: mark("The search was stopped; the same command goes on from there."),
-}
-WORTHWHILE_LAUNCHES = 10
-"""Fewer launches of the search hardly say more than the baseline alone."""
 
 
 def answer_text(history: StudyHistory) -> str:
@@ -125,7 +112,7 @@ def explanation(history: StudyHistory) -> Iterator[str]:
             yield from _contender_lines(history)
         case None:
             yield from _progress_lines(history)
-    yield from _search_lines(history)
+    yield from search_end_lines(history)
     for nodes, reason in history.quarantine.items():
         why = " ".join(reason.split())
         yield say("{nodes} was not used any more: {why}", nodes=nodes, why=why)
@@ -391,38 +378,3 @@ def _failure_lines(history: StudyHistory) -> Iterator[str]:
     if kinds:
         counts = ", ".join(f"{len(trials)} {word(kind)}" for kind, trials in kinds.items())
         yield say("Not measured: {counts}.", counts=counts)
-
-
-def _search_lines(history: StudyHistory) -> Iterator[str]:
-    """Yield why the search ended, and what a later call goes on with."""
-    if history.search_end is not None:
-        yield say(_SEARCH_ENDS[history.search_end])
-    if history.search_end is SearchEnd.TIME:
-        yield from _more_time_lines(history)
-    due = set(due_again(history.trials))
-    cut_off = [
-        str(trial.number)
-        for trial in history.trials
-        if trial.number in due and trial.record.outcome is Outcome.INTERRUPTED
-    ]
-    if cut_off:
-        numbers = ", ".join(cut_off)
-        yield say(
-            "Cut off, and run again by the same command with more time: trial {numbers}.", numbers=numbers
-        )
-
-
-def _more_time_lines(history: StudyHistory) -> Iterator[str]:
-    """Yield how much time would do, if there was none for a single launch of the search."""
-    records = [trial.record for trial in history.trials]
-    each_s = expected_trial_s(records)
-    if each_s and not any(record.role is Role.SEARCH and record.durations_s for record in records):
-        launches = 1 + WORTHWHILE_LAUNCHES + Budget().confirmation_launches
-        yield say(
-            "A trial takes {each}: the baseline, {search} launches of the search and a confirmation of "
-            "{confirmation} need {all}; fewer --finalists need less.",
-            each=duration(each_s),
-            search=WORTHWHILE_LAUNCHES,
-            confirmation=Budget().confirmation_launches,
-            all=duration(launches * each_s),
-        )
