@@ -284,7 +284,7 @@ def faults(bed: Bed) -> tuple[Fault, ...]:
             within_s=LINK_S,
         ),
         Fault("link between them cut for 3 s", (None,), during=serving, act=wall_up_briefly, within_s=13.0),
-        Fault("link between them cut before", lost, around=walled, ends="no way to"),
+        Fault("link between them cut before", lost, around=walled, ends="no way to", within_s=LINK_S),
         Fault("disk full on b", (FailureKind.DISK_FULL,), around=full_disk, ends="no space left on device"),
         Fault(
             "disk of b fills up under load",
