@@ -23,6 +23,7 @@ class EffectiveFlags(BaseModel):
     `flags`: flag name (dashes) to the engine's resolved value, None where it left the flag unset.
     `kv_tokens`: size of the KV pool; `running_limit`: the most requests that run at once, per DP rank.
     `version`: the engine's own version string. `image_digest`: the image that it ran in, if in one.
+    `driver`: the version of the GPUs' driver, where it tells one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class EffectiveFlags(BaseModel):
     running_limit: int | None = None
     version: str | None = None
     image_digest: str | None = None
+    driver: str | None = None
 
 
 @dataclass(frozen=True)

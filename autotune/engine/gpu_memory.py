@@ -1,7 +1,8 @@
 """Whether the GPUs that a plan's processes will use on this machine are free, by the driver's own word.
 
-In: a launch plan. Out: a line for each GPU with memory in use, and whose it is. Starts the query of the
-accelerator's kind (nvidia-smi for NVIDIA); where there is none or it fails nothing is known, nothing said.
+In: a launch plan. Out: a line for each GPU with memory in use, and whose it is; the driver's version. Starts
+the query of the accelerator's kind (nvidia-smi for NVIDIA); where there is none or it fails nothing is known,
+nothing said.
 """
 
 import os
@@ -25,6 +26,12 @@ def held_gpus(plan: LaunchPlan, most_mib: int = FREE_MIB) -> list[str]:
         for index, mib in seen.get("above", {}).items()
         if index in used
     ]
+
+
+def driver_of(plan: LaunchPlan) -> str | None:
+    """Return the version of the GPUs' driver, None where the plan uses none or it does not tell."""
+    version: str | None = gpus_above([*devices_of(plan.ranks[0].node).memory_query], 0).get("driver")
+    return version
 
 
 def _used_gpus(plan: LaunchPlan) -> set[str]:

@@ -287,10 +287,18 @@ class LaunchWatch:
 class WatchedEngine:
     """A running engine. Not to be used after its context has ended."""
 
-    def __init__(self, watch: LaunchWatch, patience: Patience, *, image_digest: str | None = None) -> None:
+    def __init__(
+        self,
+        watch: LaunchWatch,
+        patience: Patience,
+        *,
+        image_digest: str | None = None,
+        driver: str | None = None,
+    ) -> None:
         self._watch = watch
         self._patience = patience
-        self._effective = watch.effective().model_copy(update={"image_digest": image_digest})
+        found = {"image_digest": image_digest, "driver": driver}
+        self._effective = watch.effective().model_copy(update=found)
         self._address = HttpAddress(watch.plan.base_url, watch.vocabulary_size())
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from autotune.engine.gpu_memory import held_gpus
+from autotune.engine.gpu_memory import driver_of, held_gpus
 from autotune.engine.launch_watch import LaunchWatch, MonotonicClock, Patience, WatchedEngine
 from autotune.engine.launcher import Clock
 from autotune.engine.phase_budgets import PhaseBudgets
@@ -63,7 +63,7 @@ class ProcessLauncher:
         try:
             launch.start()
             watch.await_ready()
-            yield WatchedEngine(watch, self._patience)
+            yield WatchedEngine(watch, self._patience, driver=driver_of(plan))
         finally:
             with signals_held():
                 launch.stop()

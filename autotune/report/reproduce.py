@@ -49,7 +49,7 @@ def facts(history: StudyHistory) -> dict[str, str]:
         say("model"): study.space.model,
         say("launcher"): str(study.space.launcher),
         say("nodes"): ", ".join(_node(node.name, node.gpus) for node in study.space.nodes) or say("none"),
-        say("GPU driver"): say("not recorded"),
+        say("GPU driver"): _seen(each.driver for each in effective),
         say("seed of the search"): str(study.seed),
         say("seed of the workload"): str(study.slo.workload.seed),
         say("trials"): say(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.engine.gpu_memory import held_gpus
+from autotune.engine.gpu_memory import driver_of, held_gpus
 from autotune.engine.launch_watch import Patience
 from autotune.engine.process import ProcessLauncher
 from autotune.errors import InfrastructureError
@@ -41,6 +41,15 @@ def test_gpus_that_the_plan_does_not_use_are_not_its_business(driver: Path) -> N
     assert held_gpus(plan_of(gpus=1)) == []
     assert held_gpus(plan_of(gpus=1, environment={"CUDA_VISIBLE_DEVICES": "1"})) != []
     assert held_gpus(plan_of(gpus=2, environment={"CUDA_VISIBLE_DEVICES": "0, 2"})) == []
+
+
+def test_the_driver_that_tells_its_version_is_recorded_with_the_engine(driver: Path, tmp_path: Path) -> None:
+    driver.write_text("0, 3, 580.159.04\n")
+    with ProcessLauncher(_SHORT).launch(plan_of(gpus=1), tmp_path / "trial", Phases()) as engine:
+        assert engine.effective.driver == "580.159.04"
+    driver.write_text("0, 3\n")
+    assert driver_of(plan_of(gpus=1)) is None
+    assert driver_of(plan_of()) is None
 
 
 def test_a_plan_without_gpus_asks_nobody(driver: Path) -> None:

@@ -33,10 +33,9 @@ case $NVIDIA_VISIBLE_DEVICES in
 esac
 case "$*" in
   *compute-apps*) exit 0;;
-  *driver_version*) for gpu in $gpus; do echo 550.54.15; done; exit 0;;
+  *memory.used*) used=$(cat /gpu/used-mib 2>/dev/null || echo 3);;
 esac
-used=$(cat /gpu/used-mib 2>/dev/null || echo 3)
-for gpu in $gpus; do echo "$gpu, $used"; done
+for gpu in $gpus; do echo "${used:+$gpu, $used, }550.54.15"; done
 """
 
 

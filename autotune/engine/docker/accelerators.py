@@ -67,7 +67,11 @@ def devices_of(node: Node) -> Devices:
 def _nvidia(node: Node) -> Devices:
     return Devices(
         requested=node.gpu_ids or (ALL,),
-        memory_query=("nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"),
+        memory_query=(
+            "nvidia-smi",
+            "--query-gpu=index,memory.used,driver_version",
+            "--format=csv,noheader,nounits",
+        ),
     )
 
 

@@ -49,10 +49,11 @@ class DockerPatience:
 
 @dataclass(frozen=True)
 class Readiness:
-    """What was found before a launch: the plan with its ports, the image, and what is in /dev/shm."""
+    """What was found before a launch: the plan with its ports, the image, the driver, what is in /dev/shm."""
 
     plan: LaunchPlan
     image: FoundImage
+    driver: str | None
     segments: Mapping[str, tuple[str, ...]]
 
 
@@ -104,6 +105,8 @@ def prepare(
     return Readiness(
         plan=plan.meeting_at(first) if first is not None and len(nodes) > 1 else plan,
         image=images[0],
+        driver=", ".join(sorted({seen.gpus["driver"] for seen in surveys if seen.gpus.get("driver")}))
+        or None,
         segments={seen.node: seen.segments for seen in surveys},
     )
 

@@ -86,7 +86,9 @@ class DockerLauncher:
             try:
                 launch.start()
                 watch.await_ready()
-                yield WatchedEngine(watch, self._patience.watch, image_digest=ready.image.digest)
+                yield WatchedEngine(
+                    watch, self._patience.watch, image_digest=ready.image.digest, driver=ready.driver
+                )
             finally:
                 with signals_held():
                     self._running[trial] -= 1

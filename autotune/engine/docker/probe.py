@@ -127,15 +127,17 @@ def text_of(path: Path) -> str:
 
 
 def gpus_above(query: list[str], most_mib: int) -> dict[str, Any]:
-    """Return the GPUs with more memory in use than that, or why nobody knows."""
+    """Return the GPUs with more memory in use than that and the driver's version, or why nobody knows."""
     if not query:
         return {}
     code, output = run(query)
     if code:
         return {"unknown": output.strip()[-300:]}
-    used = [line.split(",") for line in output.splitlines() if "," in line]
-    above = {index.strip(): int(mib) for index, mib in used if int(mib) > most_mib}
-    return {"count": len(used), "above": above, "holders": compute_processes() if above else []}
+    rows = [line.split(",") for line in output.splitlines() if "," in line]
+    above = {index.strip(): int(mib) for index, mib, *_ in rows if int(mib) > most_mib}
+    drivers = sorted({row[2].strip() for row in rows if len(row) > 2})  # noqa: PLR2004 - the third column
+    holders = compute_processes() if above else []
+    return {"count": len(rows), "above": above, "driver": ", ".join(drivers) or None, "holders": holders}
 
 
 def compute_processes() -> list[str]:

@@ -54,15 +54,19 @@ def test_a_process_that_may_not_be_looked_at_holds_nothing(tmp_path: Path) -> No
 def test_gpus_with_more_memory_in_use_are_named_with_who_holds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query = [program(tmp_path, "query", "echo '0, 1024'; echo '1, 70000'; echo; echo '2, 1025'")]
+    query = [
+        program(
+            tmp_path, "query", "echo '0, 1024, 570.1'; echo '1, 70000, 570.1'; echo; echo '2, 1025, 570.1'"
+        )
+    ]
     program(tmp_path, "nvidia-smi", f"echo {os.getpid()}; echo '[Insufficient Permissions]'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     found = probe.gpus_above(query, 1024)
 
-    assert (found["count"], found["above"]) == (3, {"1": 70000, "2": 1025})
+    assert (found["count"], found["above"], found["driver"]) == (3, {"1": 70000, "2": 1025}, "570.1")
     assert [holder.partition(" (")[0] for holder in found["holders"]] == [f"pid {os.getpid()}"]
-    assert probe.gpus_above(query, 70000) == {"count": 3, "above": {}, "holders": []}
+    assert probe.gpus_above(query, 70000)["holders"] == []
 
 
 def test_a_driver_that_does_not_tell_is_unknown_and_none_is_asked_in_vain(
