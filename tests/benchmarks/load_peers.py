@@ -8,7 +8,7 @@ difference of a saved gap to the true median gap, absolute ("mean": the tool sav
 "asked/reached": requests in flight, reached as the server saw it. CPU: of the tool and its children, less
 what a run of two requests costs it. Start-up: from the start of the process to its first request, in that
 run of two. Memory: resident, of all processes together, looked at twice a second.
-"good": requests that the tool saved as such; GuideLLM breaks off what is in flight when it stops.
+"good": requests that the tool saved as successful (of GuideLLM fewer than it sent were seen: 25 of 40).
 Environments are kept in $XDG_CACHE_HOME/autotune-benchmarks (default ~/.cache).
 """
 
