@@ -49,6 +49,8 @@ class Metric(StrEnum):
 _NOTHING = np.empty(0, dtype=np.int64)
 _ABOVE = 1 + 1e-6
 """What is above a value by more than rounding."""
+_FAR = 2.0
+"""Chosen: of samples that come in clumps, with their percentile at the limit, one lies above half of it."""
 LATENCIES = (Metric.TTFT, Metric.TPOT, Metric.ITL, Metric.E2E)
 
 
@@ -88,14 +90,15 @@ class Samples:
         percentile that the limit is for: then all that is divided by the autocorrelation time of the share
         over it from request to request, in the order in which they were sent. Where fewer samples lie over
         the limit than the percentile leaves, it is taken at the percentile itself: how the slowest come in
-        clumps shows although they are fast enough.
+        clumps shows although they are fast enough. A limit of `_FAR` times the slowest sample or more is out
+        of their reach: then requests count as they are.
         """
         over = self.values > limit_s
         requests = _distinct(self.owner)
         worst = float(np.bincount(self.owner, weights=over).max(initial=0.0))
         independent = max(requests, len(over) / worst) if worst else requests
         clump = 1.0
-        if percent is not None and len(over):
+        if percent is not None and len(over) and limit_s < _FAR * self.values.max():
             tail = self.values > min(limit_s, self.percentile(percent) * _ABOVE)
             clump = autocorrelation_time(self._by_request(tail))
         share = float(over.mean()) if len(over) else 0.0

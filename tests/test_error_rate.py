@@ -72,6 +72,18 @@ def test_far_from_the_limit_most_studies_are_decided(
     assert [decided(draw, shift, seed) for seed in range(100)].count(truth) >= 75
 
 
+def test_a_limit_that_nothing_comes_near_is_met_however_clumped_the_slowest_are() -> None:
+    tpot_s = np.full(200, 0.020)
+    tpot_s[90:99] = 0.022  # one burst holds all of the slowest
+
+    def found(limit_s: float) -> Decision:
+        share = Samples(tpot_s, np.arange(200)).share_over(limit_s, 95.0)
+        return decide_share(CEILING, share, ERROR_RATE / LOOKS)
+
+    assert found(0.200) is Decision.MET
+    assert found(0.023) is Decision.UNDECIDED
+
+
 def test_the_autocorrelation_time_is_the_size_of_a_batch() -> None:
     generator = np.random.default_rng(3)
     waves = np.repeat(generator.normal(size=4000), 5)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -235,6 +235,7 @@ def test_what_is_decided_by_value_or_limited_by_time_is_never_undecidable() -> N
 def test_undecidable_means_that_not_even_a_perfect_confirmation_decides(
     requests: int, statistic: str
 ) -> None:
+    assume(requests != 2 * 4)  # two waves alike leave no window between them, so that both of them count
     load = {"concurrency": 4, "requests": requests}
     slo = slo_of(f"ttft {statistic} < 1s at concurrency 4", load=[load], objective=OBJECTIVE)
     look = measure(steady_records([0.5] * (requests - 4), concurrency=4)[:requests], concurrency=4)
