@@ -12,8 +12,9 @@ An engine that fails is data (`engine.launcher.EngineError`), caught once, in tr
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class AutotuneError(Exception):
@@ -65,6 +66,21 @@ class StudyError(AutotuneError):
 
 class LoadError(AutotuneError):
     """The load was not what was asked for (client too slow, nothing sent): invalid, not slow."""
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def parse_choice(kind: type[_Choice], option: str, name: str) -> _Choice:
+    """Return the member of that name, as an option of the command line gives it.
+
+    Raises:
+        ConfigError: there is none; the message has them all, and the nearest.
+    """
+    if name in set(kind):
+        return kind(name)
+    hint = did_you_mean(name, kind) or ""
+    raise ConfigError(f"{option} {name!r}: there are {', '.join(kind)}. {hint}".rstrip())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

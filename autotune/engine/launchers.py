@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
 from autotune.engine.simulated import SimulatedLauncher
-from autotune.errors import ConfigError
+from autotune.errors import ConfigError, parse_choice
 from autotune.simulator.profile import read_profile
 from autotune.space import LauncherKind, SearchSpace
 
@@ -19,10 +19,7 @@ def parse_launcher(name: str) -> LauncherKind:
     Raises:
         ConfigError: there is none.
     """
-    try:
-        return LauncherKind(name)
-    except ValueError:
-        raise ConfigError(f"--launcher {name!r}: there are {', '.join(LauncherKind)}") from None
+    return parse_choice(LauncherKind, "--launcher", name)
 
 
 def open_launcher(space: SearchSpace, *, seed: int, learnt: Iterable[Mapping[str, float]] = ()) -> Launcher:

@@ -6,7 +6,7 @@ and verify.sh, which checks what was deployed.
 
 from enum import StrEnum
 
-from autotune.errors import ConfigError, did_you_mean
+from autotune.errors import parse_choice
 from autotune.export.compose import compose_files
 from autotune.export.config import config_files
 from autotune.export.docker import docker_files
@@ -41,10 +41,7 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigError: there is none.
     """
-    if text in set(Target):
-        return Target(text)
-    hint = did_you_mean(text, Target) or ""
-    raise ConfigError(f"--to {text}: there are {', '.join(Target)}. {hint}".rstrip())
+    return parse_choice(Target, "--to", text)
 
 
 def export(

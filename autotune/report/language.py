@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 
-from autotune.errors import ConfigError
+from autotune.errors import parse_choice
 
 
 class Language(StrEnum):
@@ -32,10 +32,7 @@ def parse_language(name: str) -> Language:
     Raises:
         ConfigError: there is none.
     """
-    try:
-        return Language(name)
-    except ValueError:
-        raise ConfigError(f"--lang {name!r}: there are {', '.join(Language)}") from None
+    return parse_choice(Language, "--lang", name)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import autotune.search
-from autotune.errors import ConfigError
+from autotune.errors import parse_choice
 from autotune.record import Outcome, TrialRecord
 from autotune.space import Candidate, Choices, FlagValue, FloatRange, IntRange, SearchSpace, Tunable
 
@@ -53,10 +53,7 @@ def parse_sampler(name: str) -> SamplerKind:
     Raises:
         ConfigError: there is none.
     """
-    try:
-        return SamplerKind(name)
-    except ValueError:
-        raise ConfigError(f"--sampler {name!r}: there are {', '.join(SamplerKind)}") from None
+    return parse_choice(SamplerKind, "--sampler", name)
 
 
 class SpaceSampler:
