@@ -9,6 +9,7 @@ from autotune.preflight import preflight
 from autotune.space import SearchSpace
 from autotune.study import Study
 from tests.support.installed import installed_sglang
+from tests.support.ports import free_port
 from tests.support.trials import STUDY
 
 
@@ -16,15 +17,10 @@ def _study(**changes: Any) -> Study:
     data = STUDY.space.model_dump(by_alias=True) | {
         "launcher": "process",
         "command": [sys.executable, "-m", "pytest"],
-        "port": _free_port(),
-        "rendezvous_port": _free_port(),
+        "port": free_port(),
+        "rendezvous_port": free_port(),
     }
     return STUDY.model_copy(update={"space": SearchSpace.model_validate(data | changes)})
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _problems(**changes: Any) -> list[str]:

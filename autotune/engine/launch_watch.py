@@ -272,12 +272,7 @@ class LaunchWatch:
             return f"not ready after {self.plan.ready_timeout_s:g} s, still in phase {self.phase}"
         spent_s = self._clock.now_s() - self._entered_s[self.phase]
         budget = self._budgets.of(self.phase)
-        if budget is None or spent_s < budget.limit_s:
-            return None
-        return (
-            f"{spent_s:.0f} s in phase {self.phase}, which took {budget.slowest_s:.0f} s at most "
-            f"in the {budget.launches} launches before"
-        )
+        return None if budget is None else budget.overrun(spent_s)
 
     def _described(self, kind: FailureKind, line: str) -> EngineFailure:
         tail = tuple(self._ranks[0].watch.tail)

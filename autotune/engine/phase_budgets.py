@@ -17,20 +17,38 @@ _KEPT = 64
 
 @dataclass(frozen=True)
 class BudgetRule:
-    """`launches`: how many must have become ready before anything is limited."""
+    """`launches`: how many must have become ready before anything is limited.
+
+    `image_floor_s`: once an image is there the phase takes seconds, and tells nothing of the next pull.
+    """
 
     launches: int = 3
     factor: float = 4.0
     floor_s: float = 120.0
+    image_floor_s: float = 3600.0
+
+    def least_s(self, phase: StartPhase) -> float:
+        """Return the shortest limit that a phase may get."""
+        return self.image_floor_s if phase is StartPhase.IMAGE else self.floor_s
 
 
 @dataclass(frozen=True)
 class PhaseBudget:
-    """A limit, and the slowest launch it comes from."""
+    """A phase's limit, and the slowest launch it comes from."""
 
+    phase: StartPhase
     limit_s: float
     slowest_s: float
     launches: int
+
+    def overrun(self, spent_s: float) -> str | None:
+        """Return in words that the phase has taken too long, None while it has not."""
+        if spent_s < self.limit_s:
+            return None
+        return (
+            f"{spent_s:.0f} s in phase {self.phase}, which took {self.slowest_s:.0f} s at most "
+            f"in the {self.launches} launches before"
+        )
 
 
 class PhaseBudgets:
@@ -53,4 +71,5 @@ class PhaseBudgets:
         if len(seen_s) < self._rule.launches:
             return None
         slowest_s = max(seen_s)
-        return PhaseBudget(max(self._rule.factor * slowest_s, self._rule.floor_s), slowest_s, len(seen_s))
+        limit_s = max(self._rule.factor * slowest_s, self._rule.least_s(phase))
+        return PhaseBudget(phase, limit_s, slowest_s, len(seen_s))

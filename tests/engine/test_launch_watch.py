@@ -1,4 +1,3 @@
-import socket
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from autotune.engine.phase_budgets import BudgetRule, PhaseBudgets
 from autotune.engine.plan import LaunchPlan, RankPlan, plan_launch
 from autotune.failure import EngineError, FailureKind, StartPhase
 from autotune.space import Candidate, SearchSpace
+from tests.support.ports import free_port
 
 _RULE = BudgetRule(launches=1, factor=4.0, floor_s=1.0)
 
@@ -47,9 +47,7 @@ def plan() -> LaunchPlan:
     space = SearchSpace.model_validate(
         {"version": "0.5.23", "model": "m", "tune": {"chunked-prefill-size": {"int": [64, 8192]}}}
     )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    return plan_launch(space, Candidate.of({}), study="s", trial="0000", port=port)
+    return plan_launch(space, Candidate.of({}), study="s", trial="0000", port=free_port())
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,19 @@ def test_a_phase_that_no_launch_went_through_is_not_limited() -> None:
     assert budgets.of(StartPhase.GRAPH_CAPTURE) is None
 
 
+def test_a_pull_gets_an_hour_however_fast_the_image_was_found_before() -> None:
+    budgets = PhaseBudgets(RULE)
+    for seconds in (0.4, 0.5, 2000.0):
+        budgets.learn({StartPhase.IMAGE: seconds})
+        found = budgets.of(StartPhase.IMAGE)
+        assert found is None or found.limit_s == max(3600.0, 3.0 * seconds)
+    assert found is not None
+    assert found.overrun(5999.0) is None
+    assert (
+        found.overrun(6000.0) == "6000 s in phase image, which took 2000 s at most in the 3 launches before"
+    )
+
+
 @given(seen_s=st.lists(st.floats(0, 1e5), min_size=2, max_size=100))
 def test_a_limit_is_never_below_the_floor_or_below_a_launch_that_was_well(seen_s: list[float]) -> None:
     budgets = PhaseBudgets(RULE)

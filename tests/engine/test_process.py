@@ -24,17 +24,12 @@ from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.space import Candidate, SearchSpace
 from tests.engine.launcher_contract import Arrange, LauncherContract, Phases, Situation
 from tests.support import fake_engine
+from tests.support.ports import free_port
 
 _SHORT = Patience(
     poll_s=0.02, cause_s=0.2, settle_s=0.3, flush_s=0.3, stop_s=2, stop_loading_s=0.3, release_s=10
 )
 _STUDY = f"study-{os.getpid()}"
-
-
-def free_port(count: int = 1) -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    return port if port + count < 65000 else free_port(count)
 
 
 def plan_of(

@@ -6,7 +6,6 @@ Metrics only grow, so what happened between two looks is the difference of the t
 
 import os
 import re
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from autotune.bench.target import Target, find_target
 from autotune.engine.plan import plan_launch
 from autotune.engine.process import ProcessLauncher
 from autotune.space import Candidate, SearchSpace
+from tests.support.ports import free_port
 
 _SAMPLE = re.compile(r"^(sglang[:\w]+)(?:\{([^}]*)\})? ([\d.e+-]+)$", re.MULTILINE)
 _EDGE = re.compile(r'le="([^"]+)"')
@@ -27,8 +27,7 @@ _EDGE = re.compile(r'le="([^"]+)"')
 @contextmanager
 def served(space: SearchSpace, folder: Path) -> Iterator[Target]:
     """Launch the space's baseline on free ports of this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        port, rendezvous_port = first.getsockname()[1], second.getsockname()[1]
+    port, rendezvous_port = free_port(), free_port()
     plan = plan_launch(
         space,
         Candidate.of({}),

@@ -1,6 +1,5 @@
 """Whether launches of the real SGLang answer alike: the same flags do, another precision does not."""
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from autotune.search.alike import AnswersVerdict, compare
 from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.engine.launcher_contract import Phases
 from tests.real_engine.cpu import SOCKET_VARIABLE
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -35,8 +35,7 @@ def launches_of(
 
 
 def _answers(space: SearchSpace, folder: Path) -> AnswerSheet:
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        port, rendezvous_port = first.getsockname()[1], second.getsockname()[1]
+    port, rendezvous_port = free_port(), free_port()
     plan = plan_launch(
         space, Candidate.of({}), study="answers", trial="0001", port=port, rendezvous_port=rendezvous_port
     )

@@ -1,7 +1,6 @@
 """`preload: true` on the real SGLang: it is imported once, and each launch is a fork of that."""
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from autotune.failure import EngineError, FailureKind
 from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.engine.launcher_contract import Phases
 from tests.real_engine import cpu
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -47,9 +47,7 @@ def launcher(space: SearchSpace) -> Launcher:
 @pytest.fixture
 def plan_of(space: SearchSpace) -> Callable[[dict[str, FlagValue]], LaunchPlan]:
     def plan(flags: dict[str, FlagValue]) -> LaunchPlan:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = int(free.getsockname()[1])
-        return plan_launch(space, Candidate.of(flags), study=_STUDY, trial="0001", port=port)
+        return plan_launch(space, Candidate.of(flags), study=_STUDY, trial="0001", port=free_port())
 
     return plan
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -19,6 +18,7 @@ from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.engine.launcher_contract import Phases
 from tests.real_engine.cpu import SOCKET_VARIABLE
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -37,8 +37,7 @@ def plan_of(
 
 
 def planned(space: SearchSpace, flags: dict[str, FlagValue]) -> LaunchPlan:
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        port, rendezvous_port = first.getsockname()[1], second.getsockname()[1]
+    port, rendezvous_port = free_port(), free_port()
     return plan_launch(
         space, Candidate.of(flags), study=_STUDY, trial="0001", port=port, rendezvous_port=rendezvous_port
     )

@@ -32,6 +32,7 @@ from tests.support.docker_mishaps import (
     image_on_a_only,
     kill_dockerd,
     kill_rank,
+    late_clock,
     live_restore,
     name_in_use,
     no_gpu_driver,
@@ -331,6 +332,8 @@ def faults(bed: Bed) -> tuple[Fault, ...]:
             wish=Wish(keys=missing),
             ends="/no/such/folder",
         ),
+        # `autotune check` tells of it; no launch depends on a node's clock.
+        Fault("clock of b half a minute late", (None,), around=late_clock, during=serving, within_s=2.0),
         Fault("name in use on b", (FailureKind.NAME_TAKEN,), around=name_in_use, ends="already in use"),
         Fault(
             "GPU driver broken on b",

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +14,7 @@ from typing import TypeAlias
 import httpx
 
 from autotune.engine.plan import LaunchPlan
+from tests.support import late_clock as late_clock_program
 from tests.support.docker_plans import client_of, kill_container
 from tests.testbed.bed import Bed
 from tests.testbed.image import IMAGE
@@ -182,6 +184,23 @@ def small_disk(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
 def fill_disk(bed: Bed, _plan: LaunchPlan) -> None:
     filler = bed["b"].folder / "data/containers/filler"
     bed["b"].sh("dd", "if=/dev/zero", f"of={filler}", "bs=4k", is_checked=False)
+
+
+@contextmanager
+def late_clock(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
+    """Let the engine on b tell a time that is half a minute behind."""
+    told, true = bed["b"].socket, bed["b"].socket.with_suffix(".true")
+    told.rename(true)
+    argv = [*bed["b"].enter(), sys.executable, late_clock_program.__file__, str(told), str(true), "-30"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as clock:
+        assert clock.stdout is not None
+        clock.stdout.readline()
+        try:
+            yield
+        finally:
+            for pid in children_of(clock.pid):
+                os.kill(pid, signal.SIGKILL)
+            true.rename(told)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ class SseServer:
     in_flight: int = 0
     peak_in_flight: int = 0
     open_connections: int = 0
+    is_ending: bool = False
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -83,6 +84,8 @@ class SseServer:
         finally:
             self.open_connections -= 1
             writer.close()
+            if self.is_ending:  # what is not sent by now would keep the socket open
+                writer.transport.abort()
 
     async def _one_request(self, peer: Peer) -> bool:
         head = await peer.reader.readuntil(b"\r\n\r\n")
@@ -157,13 +160,13 @@ def serving(script: Script | None = None) -> Iterator[SseServer]:
         server.url = f"http://{host}:{port}"
         ready.set()
         await stop.wait()
+        server.is_ending = True
         listener.close()
-        for _ in range(3):  # one that was accepted just now has to begin before it can be cancelled
-            await asyncio.sleep(0)
-        handlers = asyncio.all_tasks() - {asyncio.current_task()}
-        for handler in handlers:
-            handler.cancel()
-        await asyncio.gather(*handlers, return_exceptions=True)
+        while open_now := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.sleep(0)  # one that was accepted just now has to begin before it can be cancelled
+            for handler in open_now:
+                handler.cancel()
+            await asyncio.gather(*open_now, return_exceptions=True)
         for _ in range(3):  # a transport closes its socket in a later turn of the loop
             await asyncio.sleep(0)
 

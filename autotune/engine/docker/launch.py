@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from autotune.engine.docker.container import container_plans
 from autotune.engine.docker.faults import NodeError, UnreachableError
@@ -22,6 +22,7 @@ from autotune.engine.docker.rank import ContainerRank, Endurance
 from autotune.engine.docker.survey import Question, Survey, driver_problem, survey
 from autotune.engine.http_api import NoAnswerError
 from autotune.engine.launch_watch import LaunchWatch, Patience
+from autotune.engine.phase_budgets import PhaseBudget
 from autotune.engine.plan import LaunchPlan
 from autotune.errors import InfrastructureError
 from autotune.failure import FailureKind
@@ -57,6 +58,27 @@ class Readiness:
     segments: Mapping[str, tuple[str, ...]]
 
 
+class Pull:
+    """Follows one node's pull, which also ends if it stands still (`node.py`)."""
+
+    def __init__(self, node: str, log: PullLog, budget: PhaseBudget | None) -> None:
+        self._node = node
+        self._log = log
+        self._budget = budget
+        self._began_s = time.monotonic()
+
+    def __call__(self, step: Mapping[str, Any]) -> None:
+        """Take in one step.
+
+        Raises:
+            NodeError: the pull takes too long.
+        """
+        self._log(step)
+        line = self._budget and self._budget.overrun(time.monotonic() - self._began_s)
+        if line:
+            raise NodeError(self._node, line, FailureKind.IMAGE_MISSING)
+
+
 def on_all(nodes: Sequence[DockerNode], work: Callable[[int, DockerNode], _Result]) -> list[_Result]:
     """Do something on every node at once, and wait for all; the first error is raised then."""
     with ThreadPoolExecutor(len(nodes)) as pool:
@@ -72,10 +94,11 @@ def prepare(
     controller: str,
     turn: int,
     patience: DockerPatience,
+    budget: PhaseBudget | None = None,
 ) -> Readiness:
     """Make sure that every node has the image and room; choose ports to meet at that are free on rank 0.
 
-    How a pull goes on is told in `folder/pull-NODE.log`.
+    How a pull goes on is told in `folder/pull-NODE.log`; one that overruns the `budget` is given up.
     `turn` counts the launches: each begins to look for ports where the last one did not.
 
     Raises:
@@ -85,8 +108,8 @@ def prepare(
 
     def look(index: int, node: DockerNode) -> tuple[FoundImage, Survey]:
         container = containers[index]
-        log = PullLog(folder / f"pull-{node.node.name}.log")
-        image = node.require_image(container.image, pull=plan.container.pull, on_progress=log)
+        pull = Pull(node.node.name, PullLog(folder / f"pull-{node.node.name}.log"), budget)
+        image = node.require_image(container.image, pull=plan.container.pull, on_progress=pull)
         question = Question(
             ports=(plan.port,),
             ranges=tuple(_port_ranges(plan, turn)) if index == 0 else (),

@@ -72,7 +72,13 @@ class DockerLauncher:
             began = {StartPhase.IMAGE: self._clock.now_s()}
             on_phase(StartPhase.IMAGE)
             ready = prepare(
-                plan, nodes, folder=folder, controller=token, turn=self._launches, patience=self._patience
+                plan,
+                nodes,
+                folder=folder,
+                controller=token,
+                turn=self._launches,
+                patience=self._patience,
+                budget=self._budgets.of(StartPhase.IMAGE),
             )
             self._launches += 1
             watch = LaunchWatch(

@@ -1,19 +1,21 @@
 """What `autotune check` finds on real Docker nodes."""
 
 import subprocess
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autotune.engine.docker.check import docker_problems
-from autotune.engine.docker.node import DockerNode
 from autotune.engine.plan import plan_launch
 from autotune.errors import Problem
 from autotune.space import Candidate, SearchSpace
-from tests.support.docker_mishaps import gpu_memory_in_use, image_on_a_only, no_gpu_driver, stranger_on
+from tests.support.docker_mishaps import (
+    gpu_memory_in_use,
+    image_on_a_only,
+    late_clock,
+    no_gpu_driver,
+    stranger_on,
+)
 from tests.support.docker_plans import PORT, Wish, containers_on, plan_of, space_of
 from tests.testbed.bed import Bed
 
@@ -65,17 +67,10 @@ def test_a_node_out_of_reach_does_not_hide_the_others_problems(bed: Bed) -> None
     assert "bind source path does not exist: /no/such/folder" in text
 
 
-def test_a_clock_that_is_off_is_told(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    told_by_docker = DockerNode.information
-
-    def half_a_minute_late(node: DockerNode) -> Mapping[str, Any]:  # the nodes of a bed share one clock
-        found = told_by_docker(node)
-        late = datetime.now(UTC) - timedelta(seconds=30 if node.node.name == "node-b" else 0)
-        return {**found, "SystemTime": f"{late:%Y-%m-%dT%H:%M:%S}.000000001Z"}
-
-    monkeypatch.setattr(DockerNode, "information", half_a_minute_late)
-    text = told(space_of(bed))
-    assert "node-b: its clock is -3" in text
+def test_a_clock_that_is_off_is_told(bed: Bed) -> None:
+    with late_clock(bed, plan_of(bed)):
+        text = told(space_of(bed))
+    assert "node-b: its clock is -30." in text
     assert "Start NTP" in text
     assert "node-a" not in text
 

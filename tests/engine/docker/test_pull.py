@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from autotune.engine.docker.faults import NodeError
+from autotune.engine.docker.launch import Pull
 from autotune.engine.docker.node import DockerNode
 from autotune.engine.docker.pull_log import PullLog
-from autotune.failure import FailureKind
+from autotune.engine.phase_budgets import PhaseBudget
+from autotune.failure import FailureKind, StartPhase
 from autotune.space import Node
 from tests.support.docker_mishaps import children_of
 from tests.support.docker_plans import client_of
@@ -37,6 +39,22 @@ def digest(bed: Bed) -> Iterator[str]:
     client = client_of(bed["a"])
     client.remove_image(f"{_IMAGE}:1")
     client.close()
+
+
+def test_a_pull_that_takes_longer_than_the_launches_before_allow_is_given_up(
+    bed: Bed, digest: str, tmp_path: Path
+) -> None:
+    assert digest
+    spent = PhaseBudget(StartPhase.IMAGE, limit_s=0.0, slowest_s=0.0, launches=3)
+    follow = Pull("node-a", PullLog(tmp_path / "pull.log"), spent)
+    with DockerNode(Node(name="node-a", docker=bed["a"].ssh)) as node:
+        with pytest.raises(
+            NodeError,
+            match=r"no image .*tiny:1, and it cannot be pulled: .*0 s in phase image, which took 0 s",
+        ) as caught:
+            node.require_image(f"{_IMAGE}:1", pull=True, on_progress=follow)
+        assert caught.value.kind is FailureKind.IMAGE_MISSING
+        node.require_image(f"{_IMAGE}:1", pull=True)
 
 
 def test_a_missing_image_is_pulled_with_its_steps_told_and_known_by_its_digest(
