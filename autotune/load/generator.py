@@ -37,7 +37,7 @@ from autotune.load.workload import Workload, prompter
 from autotune.request import LoadResult, OfferedLoad, Request, RequestFailureKind, RequestRecord
 
 _READY_CONNECTIONS = 64
-_PREPARE_S = 5.0
+_CONNECT_S = 5.0
 _SWEEP_S = 1.0
 _GARBAGE_THRESHOLDS = (200_000, 20, 100)
 _SHORT_ANSWER_BYTES = 2 * 2**10
@@ -81,7 +81,7 @@ async def _serve(job: Job, start: Start, companion: Companion) -> "Run":
     transport = StampedTransport(job.base_url, receive_clock, job.limits)
     try:
         run = Run(job, transport, receive_clock)
-        await _prepare(transport, job)
+        await asyncio.gather(_connect(transport, job), run.bodies.write_first())
         run.begin(await start())
         load = dispatch(job.offered, run.serve, run.clock.now_s)
         await _until_one_ends(
@@ -93,12 +93,12 @@ async def _serve(job: Job, start: Start, companion: Companion) -> "Run":
     return run
 
 
-async def _prepare(transport: StampedTransport, job: Job) -> None:
+async def _connect(transport: StampedTransport, job: Job) -> None:
     """Connect before the clock starts. A server that cannot be reached shows in the records."""
     offered = job.offered
     count = min(offered.concurrency or _READY_CONNECTIONS, len(offered.requests))
     try:
-        await transport.pool.prepare(count, min(_PREPARE_S, job.timeouts.connect_s, job.timeouts.whole_s))
+        await transport.pool.prepare(count, min(_CONNECT_S, job.timeouts.connect_s, job.timeouts.whole_s))
     except httpx.TransportError as error:
         refuse_own_limits(error)
 
@@ -112,7 +112,7 @@ class Run:
         self._turnstile = Turnstile()
         self.backlog = Backlog(self._turnstile.is_crowded)
         prompts = prompter(job.offered, job.workload, vocabulary_size=job.vocabulary_size)
-        self._bodies = Bodies(job.offered, job.workload, job.model, prompts, self.backlog.add)
+        self.bodies = Bodies(job.offered, job.workload, job.model, prompts, self.backlog.add)
         self._workload = job.workload
         self._receive_clock = receive_clock
         self._records: list[RequestRecord] = []
@@ -141,7 +141,7 @@ class Run:
         error: StreamError | None = None
         try:
             await self._turnstile.enter()
-            error = await self._exchange.run(self._bodies.take(request), transcript)
+            error = await self._exchange.run(self.bodies.take(request), transcript)
         except asyncio.CancelledError:
             message = "the load was stopped before the answer was whole"
             error = StreamError(RequestFailureKind.STOPPED, message)

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -29,7 +30,9 @@ class Counted:
 
 def bodies_of(count: int, prompts: Counted, jobs: deque[Iterator[None]], slots: int | None = None) -> Bodies:
     offered = OfferedLoad(tuple(Request(index, 2, 3) for index in range(count)), slots)
-    return Bodies(offered, WORKLOAD, "m", prompts, jobs.append)
+    ready = Bodies(offered, WORKLOAD, "m", prompts, jobs.append)
+    asyncio.run(ready.write_first())
+    return ready
 
 
 def ids_in(body: bytes) -> list[int]:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.support.patient_server import PatientServer
 
 KEY = "sk-secret-1234"
 TEMPLATE_TOKENS = 7
@@ -90,7 +92,7 @@ def _answering(gateway: Gateway) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def running(gateway: Gateway) -> Iterator[Gateway]:
     """Serve until the block ends."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _answering(gateway))
+    server = PatientServer(("127.0.0.1", 0), _answering(gateway))
     server.daemon_threads = False
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

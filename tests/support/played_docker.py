@@ -5,8 +5,10 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from tests.support.patient_server import PatientServer
 
 
 class _Pages(BaseHTTPRequestHandler):
@@ -47,7 +49,7 @@ class _SocketServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def docker_behind(path: Path | None) -> Iterator[str]:
     """Serve at a socket, at a port without one; give the address."""
     if path is None:
-        http = ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
+        http = PatientServer(("127.0.0.1", 0), _Pages)
         server: socketserver.BaseServer = http
         address = f"tcp://127.0.0.1:{http.server_port}"
     else:

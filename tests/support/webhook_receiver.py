@@ -4,8 +4,10 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.support.patient_server import PatientServer
 
 SECRET = "T0KEN"  # noqa: S105 - the test's own
 
@@ -35,7 +37,7 @@ def webhook_receiver(*statuses: int) -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    server = PatientServer(("127.0.0.1", 0), Pages)
     receiver.url = f"http://127.0.0.1:{server.server_port}/services/{SECRET}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
