@@ -40,5 +40,7 @@ def _used_gpus(plan: LaunchPlan) -> set[str]:
 
 
 def _visible(rank: RankPlan) -> list[str]:
+    if rank.node.gpu_ids:
+        return list(rank.node.gpu_ids)
     visible = {**os.environ, **dict(rank.environment)}.get("CUDA_VISIBLE_DEVICES", "")
     return [index.strip() for index in visible.split(",") if index.strip()]

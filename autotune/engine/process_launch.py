@@ -15,6 +15,7 @@ from typing import IO, Protocol
 
 import psutil
 
+from autotune.engine.docker.accelerators import visible_devices
 from autotune.engine.gpu_memory import held_gpus
 from autotune.engine.http_api import NoAnswerError
 from autotune.engine.launch_watch import LaunchWatch, Patience
@@ -148,7 +149,12 @@ class Launch:
 
     def _start_rank(self, rank: RankPlan) -> _Rank:
         log = self._folder / f"engine-rank{rank.rank}.log"
-        environment = {**os.environ, **KEEP_ENVIRONMENT, **dict(rank.environment)}
+        environment = {
+            **os.environ,
+            **KEEP_ENVIRONMENT,
+            **visible_devices(rank.node),
+            **dict(rank.environment),
+        }
         with log.open("wb") as output:
             process = self._start_process(rank.argv, environment, self._mark, output)
         return _Rank(rank, process, self._watch.log_watch(log))

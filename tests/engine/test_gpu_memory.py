@@ -1,14 +1,17 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autotune.engine.gpu_memory import driver_of, held_gpus
 from autotune.engine.launch_watch import Patience
+from autotune.engine.plan import LaunchPlan
 from autotune.engine.process import ProcessLauncher
 from autotune.errors import InfrastructureError
+from autotune.space import Node
 from tests.engine.launcher_contract import Phases
-from tests.engine.test_process import _SHORT, plan_of
+from tests.engine.test_process import _SHORT, plan_of, processes_of
 
 # Prints what the file `used` holds, as `index, MiB` rows, and its own parent as the only process on a GPU.
 _NVIDIA_SMI = """#!/bin/sh
@@ -17,6 +20,12 @@ case "$1" in
   *) echo {pid} ;;
 esac
 """
+
+
+def plan_on(node: dict[str, object]) -> LaunchPlan:
+    plan = plan_of(gpus=1)
+    (rank,) = plan.ranks
+    return replace(plan, ranks=(replace(rank, node=Node.model_validate(node)),))
 
 
 @pytest.fixture
@@ -41,6 +50,17 @@ def test_gpus_that_the_plan_does_not_use_are_not_its_business(driver: Path) -> N
     assert held_gpus(plan_of(gpus=1)) == []
     assert held_gpus(plan_of(gpus=1, environment={"CUDA_VISIBLE_DEVICES": "1"})) != []
     assert held_gpus(plan_of(gpus=2, environment={"CUDA_VISIBLE_DEVICES": "0, 2"})) == []
+
+
+def test_an_engine_keeps_to_the_gpus_that_its_node_names(driver: Path, tmp_path: Path) -> None:
+    driver.write_text("0, 70000\n4, 3\n5, 70000\n")
+    node = {"name": "node0", "gpus": 8, "gpu_ids": ["4", "5"]}
+    held = plan_on(node)
+    assert [line.partition(" are")[0] for line in held_gpus(held)] == ["70000 MiB of GPU 5"]
+    driver.write_text("0, 70000\n4, 3\n5, 3\n")
+    with ProcessLauncher(_SHORT).launch(plan_on(node), tmp_path / "trial", Phases()):
+        (process,) = processes_of()
+        assert process.environ()["CUDA_VISIBLE_DEVICES"] == "4,5"
 
 
 def test_the_driver_that_tells_its_version_is_recorded_with_the_engine(driver: Path, tmp_path: Path) -> None:

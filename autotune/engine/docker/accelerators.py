@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from autotune.space import Accelerator, Mount, Node
 
 ALL = "all"
+_VISIBLE = {
+    Accelerator.NVIDIA: "CUDA_VISIBLE_DEVICES",
+    Accelerator.AMD: "HIP_VISIBLE_DEVICES",
+    Accelerator.ASCEND: "ASCEND_RT_VISIBLE_DEVICES",
+}
 _ASCEND_DRIVER = "/usr/local/Ascend/driver"
 _ASCEND_TOOLS = "/usr/local/sbin"  # npu-smi is here
 # Firmware keeps about 3 GiB of each chip for itself, in use by nobody.
@@ -64,6 +69,12 @@ def devices_of(node: Node) -> Devices:
     return _KINDS[node.accelerator](node)
 
 
+def visible_devices(node: Node) -> dict[str, str]:
+    """Return the variable that keeps a process outside a container to the node's `gpu_ids`, none without."""
+    variable = _VISIBLE.get(node.accelerator)
+    return {variable: ",".join(node.gpu_ids)} if variable and node.gpu_ids else {}
+
+
 def _nvidia(node: Node) -> Devices:
     return Devices(
         requested=node.gpu_ids or (ALL,),
@@ -80,7 +91,7 @@ def _amd(node: Node) -> Devices:
     return Devices(
         device_files=("/dev/kfd", "/dev/dri"),
         groups=("video",),
-        environment=(("HIP_VISIBLE_DEVICES", chosen),) if chosen else (),
+        environment=tuple(visible_devices(node).items()),
         memory_query=("sh", "-c", _AMD_MEMORY, "memory", chosen),
     )
 
@@ -94,7 +105,7 @@ def _ascend(node: Node) -> Devices:
         ),
         memory_query=("python3", "-c", _ASCEND_MEMORY, ",".join(chosen)),
         reserved_mib=_ASCEND_RESERVED_MIB,
-        environment=(("ASCEND_RT_VISIBLE_DEVICES", ",".join(chosen)),),
+        environment=((_VISIBLE[Accelerator.ASCEND], ",".join(chosen)),),
     )
 
 
