@@ -23,7 +23,8 @@ class Budget:
     `launches`: of the search, the baseline's included. `study_s`: seconds of the study's clock over all
     calls; `call_s`: of this call. `finalists` and `rounds` size the confirmation, which takes time but no
     launches of the search. `precision`: further rounds follow until the gain is known to plus or minus this
-    share, as far as time allows; None: none do.
+    share, as far as time allows; None: none do. `least_gain`: the search ends once a further launch promises
+    less than this share of the best value so far (`search.stopping`); None: never for that reason.
     """
 
     launches: int | None = None
@@ -32,6 +33,7 @@ class Budget:
     finalists: int = 3
     rounds: int = 2
     precision: float | None = None
+    least_gain: float | None = None
 
     @property
     def confirmation_launches(self) -> int:
@@ -39,8 +41,10 @@ class Budget:
         return (self.finalists + 1) * self.rounds
 
 
-def parse_share(option: str, text: str) -> float:
+def parse_share(option: str, text: str, *, words: str = "a share such as 2%") -> float:
     """Return the share that a text such as `2%` or `0.02` stands for, above 0 and below 1.
+
+    `words`: what else may be written, for the message.
 
     Raises:
         ConfigError: it is none; `option` is named.
@@ -50,8 +54,19 @@ def parse_share(option: str, text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise ConfigError(f"{option} {text!r}: write a share such as 2%")
+        raise ConfigError(f"{option} {text!r}: write {words}")
     return share
+
+
+def parse_least_gain(text: str) -> float | None:
+    """Return the share that a launch of the search must promise, None for `off`.
+
+    Raises:
+        ConfigError: it is neither a share nor `off`.
+    """
+    if text == "off":
+        return None
+    return parse_share("--least-gain", text, words="a share such as 1%, or off")
 
 
 def seconds_until(text: str) -> float:

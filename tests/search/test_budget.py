@@ -12,6 +12,7 @@ from autotune.search.budget import (
     fits,
     has_launches,
     launches_used,
+    parse_least_gain,
     parse_share,
     reserve_s,
 )
@@ -93,3 +94,11 @@ def test_a_share_is_written_in_percent_or_as_a_number(text: str, share: float) -
 def test_what_is_no_share_is_refused_with_the_option_and_the_value(text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"--precision {text!r}: write a share such as 2%")):
         parse_share("--precision", text)
+
+
+def test_what_a_launch_must_promise_is_a_share_or_off() -> None:
+    assert parse_least_gain("0.5%") == pytest.approx(0.005)
+    assert parse_least_gain("off") is None
+    message = "--least-gain 'never': write a share such as 1%, or off"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_least_gain("never")
