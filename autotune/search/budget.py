@@ -14,6 +14,7 @@ import numpy as np
 from autotune.errors import ConfigError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial
+from autotune.slo import Decision
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,13 @@ def expected_trial_s(records: Sequence[TrialRecord]) -> float:
 def reserve_s(budget: Budget, trials: Sequence[NumberedTrial], *, slots: int = 1) -> float:
     """Return the seconds that the search leaves to the confirmation; 0 while nothing was measured.
 
-    Slots run rounds side by side, each of them whole.
+    Slots run rounds side by side, each of them whole. Every launch of a confirmation measures every load
+    point, so that those of the search that missed a ceiling and skipped the rest say nothing about it.
     """
     in_a_row = (budget.finalists + 1) * -(-budget.rounds // slots)
-    return in_a_row * _measured_trial_s([trial.record for trial in trials])
+    records = [trial.record for trial in trials]
+    whole = [record for record in records if record.role is not Role.SEARCH or not _has_missed(record)]
+    return in_a_row * (_measured_trial_s(whole) or _measured_trial_s(records))
 
 
 def teardown_s(trials: Sequence[NumberedTrial]) -> float:
@@ -141,6 +145,10 @@ def fits(trials: Sequence[NumberedTrial], left_s: float | None, *, reserved_s: f
     if left_s is None:
         return True
     return left_s > 0 and expected_trial_s([trial.record for trial in trials]) + reserved_s <= left_s
+
+
+def _has_missed(record: TrialRecord) -> bool:
+    return record.verdict is not None and record.verdict.decision is Decision.MISSED
 
 
 def _measured_trial_s(records: Sequence[TrialRecord]) -> float:

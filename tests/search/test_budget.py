@@ -56,6 +56,14 @@ def test_time_is_kept_for_the_whole_confirmation() -> None:
     assert fits(TRIALS, None)
 
 
+def test_the_time_that_is_kept_is_that_of_trials_that_skipped_no_load_point() -> None:
+    short = {"launch": 10.0}
+    missed = [measured(1.0, ttft_s=5.0, durations_s=short) for _ in range(9)]
+
+    assert reserve_s(Budget(finalists=1, rounds=2), numbered(measured(1.0), *missed)) == 400.0
+    assert reserve_s(Budget(finalists=1, rounds=2), numbered(*missed)) == 40.0
+
+
 def test_before_the_first_measured_trial_the_longest_launch_in_vain_is_expected() -> None:
     hang = failed(durations_s={"launch": 1800.0})
     cut_off = measured(1.0, outcome=Outcome.INTERRUPTED, durations_s={"launch": 2000.0})
