@@ -111,6 +111,9 @@ def tune(
     precision: Annotated[
         str | None, typer.Option(help="More rounds until the gain is known to +- this, such as 2%.")
     ] = None,
+    least_gain: Annotated[
+        str, typer.Option(help="End the search once a further launch promises to gain less; off: never.")
+    ] = "1%",
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
@@ -125,7 +128,7 @@ def tune(
     gc.disable()
     from autotune.live.session import tune_watched
     from autotune.report.language import parse_language, speaking
-    from autotune.search.budget import Budget, parse_share, seconds_until
+    from autotune.search.budget import Budget, parse_least_gain, parse_share, seconds_until
     from autotune.search.sampler import parse_sampler
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
@@ -140,6 +143,7 @@ def tune(
         finalists=finalists,
         rounds=rounds,
         precision=None if precision is None else parse_share("--precision", precision),
+        least_gain=parse_least_gain(least_gain),
     )
     kind, folder = parse_sampler(sampler), runs / draft.study.name
     with _stoppable():

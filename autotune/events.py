@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from autotune.record import TrialRecord
 from autotune.search.ledger import AskedTrial
+from autotune.search.repeats import SearchEnd
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class SearchEnded:
+    """The search is over, and the confirmation follows. `expected_gain`: as in `StudyHistory`."""
+
+    end: SearchEnd
+    expected_gain: float | None
+
+
+@dataclass(frozen=True)
 class Recovered:
     """What an earlier controller left behind was settled."""
 
@@ -45,7 +54,7 @@ class Quarantined:
     reason: str
 
 
-Event: TypeAlias = PhaseBegan | TrialEnded | Recovered | Quarantined
+Event: TypeAlias = PhaseBegan | TrialEnded | SearchEnded | Recovered | Quarantined
 Observe: TypeAlias = Callable[[Event], None]
 
 

@@ -6,24 +6,23 @@ recorded before the next one begins on its slot; only this thread asks and tells
 left is settled before anything is launched.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
-from autotune.errors import InfrastructureError, StudyError
+from autotune.errors import InfrastructureError
 from autotune.events import (
     Event,
     Observe,
     PhaseBegan,
     Quarantined,
     Recovered,
+    SearchEnded,
     TrialEnded,
     one_at_a_time,
 )
@@ -49,7 +48,8 @@ from autotune.search.repeats import (
 )
 from autotune.search.rounds import final_answer, rounds_due
 from autotune.search.sampler import SamplerKind, make_sampler
-from autotune.search.storage import only_writer, storage_errors
+from autotune.search.stopping import too_little
+from autotune.search.storage import only_controller, only_writer, storage_errors
 from autotune.search.twin import twin_of
 from autotune.slots import Slot, Slots
 from autotune.space import Candidate
@@ -84,7 +84,7 @@ def tune(
         StudyError: another controller works in this folder, or it belongs to another study.
         InfrastructureError: no engine can be launched, or the disk or storage failed.
     """
-    with storage_errors(folder), _only_controller(folder):
+    with storage_errors(folder), only_controller(folder):
         save_study(study, folder)
         settle_place(folder, storage)
         slots = Slots(study, (launcher, *more_launchers))
@@ -99,7 +99,8 @@ class _Tuner:
     `finished`: the trials that were told, as of the last one. `cut_off`: those that this call's deadline
     ended; a later call, with more time, runs them again. `known`: the candidates the search has settled.
     `doubted`: how many candidates this call asked for that `lessons` speak against, launched or not.
-    `free`: how many asks in a row cost nothing.
+    `free`: how many asks in a row cost nothing. `expected_gain`: of a further launch,
+    as of the last finished trial, if that is too little.
     """
 
     study: Study
@@ -113,6 +114,7 @@ class _Tuner:
     known: set[Candidate] = field(default_factory=set)
     doubted: int = 0
     free: int = 0
+    expected_gain: float | None = None
     spoilt_confirmations: int = 0
     deadline_s: float | None = None
     has_old_answer: bool = True
@@ -131,6 +133,7 @@ class _Tuner:
                 accepts=self._is_worth_a_trial,
                 prior=twin_of(self.study) if sampler is SamplerKind.GP else None,
                 is_parallel=len(self.slots.usable) > 1,
+                is_judged=self.budget.least_gain is not None,
             )
         )
         self.ledger.end_search(None)
@@ -167,7 +170,10 @@ class _Tuner:
         except KeyboardInterrupt:
             self.ledger.end_search(SearchEnd.STOPPED)
             raise
-        self.ledger.end_search(self._search_end())
+        end = self._search_end()
+        if end is not None:
+            self.ledger.end_search(end, self.expected_gain)
+            self.observe(SearchEnded(end, self.expected_gain))
 
     def _next_of_search(self) -> AskedTrial | None:
         if self._is_baseline_next():
@@ -177,7 +183,11 @@ class _Tuner:
         if self._search_end() is not None:
             return None
         due = self._due_again()
-        return self.ledger.ask_again(due[0]) if due else self.ledger.ask()
+        if due:
+            return self.ledger.ask_again(due[0])
+        proposal = self.ledger.propose()
+        self.expected_gain = too_little(proposal.gain, self.budget, self.finished)
+        return self.ledger.ask(proposal.candidate) if self.expected_gain is None else None
 
     def _is_baseline_next(self) -> bool:
         return (
@@ -196,6 +206,8 @@ class _Tuner:
             return SearchEnd.EXHAUSTED
         if self.cut_off or not fits(self.finished, self._left_s(), reserved_s=self._reserve_s()):
             return SearchEnd.TIME
+        if self.expected_gain is not None:
+            return SearchEnd.GAIN
         return SearchEnd.STALLED if self.free >= FREE_ASKS else None
 
     def _has_launches(self) -> bool:
@@ -363,6 +375,7 @@ class _Tuner:
     def _take_in(self, trials: tuple[NumberedTrial, ...]) -> None:
         """Hold these to be the trials that were told."""
         self.finished = trials
+        self.expected_gain = None
         records = (trial.record for trial in self._settled())
         self.known = {record.to_candidate() for record in records if record.role is Role.SEARCH}
         self.lessons = MemoryLessons(self.study.space, self._settled())
@@ -379,21 +392,3 @@ class _Tuner:
 
     def _left_s(self) -> float | None:
         return None if self.deadline_s is None else self.deadline_s - self.slots.now_s
-
-
-@contextmanager
-def _only_controller(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the operating system lets go of it when this process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "controller.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise StudyError(
-            f"another autotune process works on {folder}.\n"
-            "    Wait for it, stop it, or give this study another name with --study."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

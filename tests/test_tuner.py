@@ -6,13 +6,16 @@ import pytest
 from filelock import FileLock
 
 from autotune.errors import InfrastructureError, StudyError
+from autotune.events import SearchEnded
 from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role
 from autotune.request import ClientHealth
 from autotune.search.answer import AnswerKind
-from autotune.search.budget import Budget
+from autotune.search.budget import Budget, launches_used
 from autotune.search.ledger import StudyHistory, read_history
 from autotune.search.repeats import SearchEnd
+from autotune.search.sampler import SamplerKind
+from autotune.search.stopping import FEWEST_LAUNCHES
 from autotune.slo import Slo
 from autotune.study import Study
 from autotune.tuner import Event, PhaseBegan, Recovered, TrialEnded, tune
@@ -35,8 +38,9 @@ def _tune(
     budget: Budget = SMALL,
     study: Study = STUDY,
     observe: Callable[[Event], None] = lambda _: None,
+    sampler: SamplerKind = SamplerKind.TPE,
 ) -> StudyHistory:
-    return tune(study, launcher, budget, folder, observe=observe)
+    return tune(study, launcher, budget, folder, observe=observe, sampler=sampler)
 
 
 def test_a_study_begins_with_its_baseline_and_ends_with_an_answer(tmp_path: Path) -> None:
@@ -439,6 +443,39 @@ def test_every_candidate_of_a_small_space_is_found_without_asking_twice(tmp_path
     assert len(launched) == 6
     assert len(searched) <= 6 + 3
     assert history.search_end is SearchEnd.STALLED
+
+
+@pytest.mark.parametrize("sampler", [SamplerKind.TPE, SamplerKind.GP])
+def test_a_search_ends_when_little_is_left_to_gain_and_a_later_call_goes_on(
+    tmp_path: Path, sampler: SamplerKind
+) -> None:
+    budget = Budget(launches=16, finalists=1, least_gain=0.9)
+    launcher, later = ScriptedLauncher(_faster_with_more_slots), ScriptedLauncher(_faster_with_more_slots)
+    events: list[Event] = []
+
+    history = _tune(launcher, tmp_path, budget=budget, observe=events.append, sampler=sampler)
+
+    searched = [each for each in history.trials if each.record.role is not Role.CONFIRMATION]
+    assert launches_used(searched) == FEWEST_LAUNCHES
+    assert len(launcher.launches) == FEWEST_LAUNCHES + 4
+    assert history.search_end is SearchEnd.GAIN
+    assert history.expected_gain is not None
+    assert 0 < history.expected_gain < 0.9
+    assert SearchEnded(SearchEnd.GAIN, history.expected_gain) in events
+
+    went_on = _tune(later, tmp_path, budget=replace(budget, least_gain=None), sampler=sampler)
+
+    assert went_on.search_end is SearchEnd.LAUNCHES
+    assert went_on.expected_gain is None
+    assert launches_used(went_on.trials) == 16
+
+
+def test_a_search_that_has_found_nothing_feasible_goes_on(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(ttft_s=5.0))
+
+    history = _tune(launcher, tmp_path, budget=Budget(launches=13, finalists=1, least_gain=0.9))
+
+    assert history.search_end is SearchEnd.LAUNCHES
 
 
 def test_a_candidate_that_breaks_a_requirement_is_never_asked_for(tmp_path: Path) -> None:

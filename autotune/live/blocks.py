@@ -16,6 +16,7 @@ from autotune.live.progress import Controller, Progress, RunningTrial
 from autotune.record import TrialRecord
 from autotune.report.answer import room_text
 from autotune.report.findings import failure_line, failures_by_kind, verdict_of
+from autotune.report.search_end import search_end_text
 from autotune.report.units import (
     ceiling_value,
     duration,
@@ -171,7 +172,9 @@ def _left_text(progress: Progress) -> str:
     if time_left_s is not None:
         time = _about(time_left_s) if progress.left_s is None else duration(time_left_s)
         parts.append(f"{time} left")
-    if left is not None and progress.part != "confirmation":
+    if progress.history.search_end is not None:
+        parts.append(search_end_text(progress.history.search_end))
+    elif left is not None and progress.part != "confirmation":
         until = "" if progress.left_s is None else f" until {_moment(progress)}"
         parts.append(f"{left} more {'launch' if left == 1 else 'launches'}{until}, then the confirmation")
     return "  ·  ".join(parts)

@@ -188,6 +188,8 @@ class Progress:
     @property
     def launches_left(self) -> int | None:
         """How many more launches of the search may begin; None if nothing limits them or nothing is known."""
+        if self.history.search_end is not None:
+            return 0
         limits = []
         if self.budget is not None and self.budget.launches is not None:
             searching = sum(trial.role is not Role.CONFIRMATION for trial in self.running)

@@ -19,11 +19,12 @@ from rich.text import Text
 
 from autotune.engine.launcher import Launcher
 from autotune.errors import InfrastructureError
-from autotune.events import Event, PhaseBegan, Quarantined, Recovered, TrialEnded
+from autotune.events import Event, PhaseBegan, Quarantined, Recovered, SearchEnded, TrialEnded
 from autotune.live.lines import trial_line, trial_text
 from autotune.live.page import live_page
 from autotune.live.progress import Progress, RunningTrial, Standing, stage_of
 from autotune.live.status import Status, this_process, write_status
+from autotune.report.search_end import search_end_lines
 from autotune.report.units import printable
 from autotune.search.budget import Budget, allowance_s
 from autotune.search.confirmation import NumberedTrial
@@ -97,6 +98,9 @@ class StudyView:
                     self._begin(asked, phase)
                 case TrialEnded(trial=asked, record=record, left_s=left_s):
                     self._end(NumberedTrial(asked.number, record, asked.again), left_s)
+                case SearchEnded(end=end, expected_gain=expected_gain):
+                    self._hold(replace(self._standing.history, search_end=end, expected_gain=expected_gain))
+                    self.say(" ".join(search_end_lines(self._standing.history)))
                 case Quarantined(nodes=nodes, reason=reason):
                     self.say(f"{' '.join(nodes)} is not used any more: {' '.join(reason.split())}")
                 case Recovered(run_again=again, removed=removed):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from autotune.record import Outcome, Role
 from autotune.report.language import mark, say
-from autotune.report.units import duration
+from autotune.report.units import duration, percent
 from autotune.search.budget import Budget, expected_trial_s
 from autotune.search.ledger import StudyHistory
 from autotune.search.repeats import SearchEnd, due_again
@@ -16,6 +16,7 @@ _SEARCH_ENDS = {
     SearchEnd.LAUNCHES: mark("The search ended because its launches were spent."),
     SearchEnd.TIME: mark("The search ended because no further launch fitted into its time."),
     SearchEnd.EXHAUSTED: mark("The search ended because every candidate of the space was tried."),
+    SearchEnd.GAIN: mark("The search ended because little was left to gain."),
     SearchEnd.STALLED: mark(
         "The search ended because it found only candidates that are known already or cannot run."
     ),
@@ -25,10 +26,20 @@ WORTHWHILE_LAUNCHES = 10
 """Fewer launches of the search hardly say more than the baseline alone."""
 
 
+def search_end_text(end: SearchEnd) -> str:
+    """Return why the search ended, in a sentence."""
+    return say(_SEARCH_ENDS[end])
+
+
 def search_end_lines(history: StudyHistory) -> Iterator[str]:
     """Yield why the search ended, and what a later call goes on with."""
     if history.search_end is not None:
-        yield say(_SEARCH_ENDS[history.search_end])
+        yield search_end_text(history.search_end)
+    if history.expected_gain is not None:
+        yield say(
+            "A further launch of it was expected to gain {gain}; --least-gain says how little is too little.",
+            gain=percent(history.expected_gain, 2),
+        )
     if history.search_end is SearchEnd.TIME:
         yield from _more_time_lines(history)
     due = set(due_again(history.trials))

@@ -14,6 +14,7 @@ import numpy as np
 from autotune.errors import ConfigError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial
+from autotune.slo import Decision
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Budget:
     `launches`: of the search, the baseline's included. `study_s`: seconds of the study's clock over all
     calls; `call_s`: of this call. `finalists` and `rounds` size the confirmation, which takes time but no
     launches of the search. `precision`: further rounds follow until the gain is known to plus or minus this
-    share, as far as time allows; None: none do.
+    share, as far as time allows; None: none do. `least_gain`: the search ends once a further launch promises
+    less than this share of the best value so far (`search.stopping`); None: never for that reason.
     """
 
     launches: int | None = None
@@ -32,6 +34,7 @@ class Budget:
     finalists: int = 3
     rounds: int = 2
     precision: float | None = None
+    least_gain: float | None = None
 
     @property
     def confirmation_launches(self) -> int:
@@ -39,8 +42,10 @@ class Budget:
         return (self.finalists + 1) * self.rounds
 
 
-def parse_share(option: str, text: str) -> float:
+def parse_share(option: str, text: str, *, words: str = "a share such as 2%") -> float:
     """Return the share that a text such as `2%` or `0.02` stands for, above 0 and below 1.
+
+    `words`: what else may be written, for the message.
 
     Raises:
         ConfigError: it is none; `option` is named.
@@ -50,8 +55,19 @@ def parse_share(option: str, text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise ConfigError(f"{option} {text!r}: write a share such as 2%")
+        raise ConfigError(f"{option} {text!r}: write {words}")
     return share
+
+
+def parse_least_gain(text: str) -> float | None:
+    """Return the share that a launch of the search must promise, None for `off`.
+
+    Raises:
+        ConfigError: it is neither a share nor `off`.
+    """
+    if text == "off":
+        return None
+    return parse_share("--least-gain", text, words="a share such as 1%, or off")
 
 
 def seconds_until(text: str) -> float:
@@ -105,10 +121,13 @@ def expected_trial_s(records: Sequence[TrialRecord]) -> float:
 def reserve_s(budget: Budget, trials: Sequence[NumberedTrial], *, slots: int = 1) -> float:
     """Return the seconds that the search leaves to the confirmation; 0 while nothing was measured.
 
-    Slots run rounds side by side, each of them whole.
+    Slots run rounds side by side, each of them whole. Every launch of a confirmation measures every load
+    point, so that those of the search that missed a ceiling and skipped the rest say nothing about it.
     """
     in_a_row = (budget.finalists + 1) * -(-budget.rounds // slots)
-    return in_a_row * _measured_trial_s([trial.record for trial in trials])
+    records = [trial.record for trial in trials]
+    whole = [record for record in records if record.role is not Role.SEARCH or not _has_missed(record)]
+    return in_a_row * (_measured_trial_s(whole) or _measured_trial_s(records))
 
 
 def teardown_s(trials: Sequence[NumberedTrial]) -> float:
@@ -126,6 +145,10 @@ def fits(trials: Sequence[NumberedTrial], left_s: float | None, *, reserved_s: f
     if left_s is None:
         return True
     return left_s > 0 and expected_trial_s([trial.record for trial in trials]) + reserved_s <= left_s
+
+
+def _has_missed(record: TrialRecord) -> bool:
+    return record.verdict is not None and record.verdict.decision is Decision.MISSED
 
 
 def _measured_trial_s(records: Sequence[TrialRecord]) -> float:

@@ -19,7 +19,14 @@ from autotune.search.answer import Answer
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.place import place_of
 from autotune.search.repeats import SearchEnd
-from autotune.search.sampler import SamplerKind, SpaceSampler, coordinates, make_sampler, trial_at
+from autotune.search.sampler import (
+    Proposal,
+    SamplerKind,
+    SpaceSampler,
+    coordinates,
+    make_sampler,
+    trial_at,
+)
 from autotune.search.storage import disconnect, open_study, parsing, storage_errors
 from autotune.slo import violation
 from autotune.space import Candidate, FlagValue
@@ -41,6 +48,7 @@ class StudyHistory:
     `trials`: finished trials in order of their numbers. `running`: how many are under way or were cut off.
     `quarantine`: why nodes are out of use, by their names.
     `search_end`: why the search ended, None while it goes on or after its controller was killed.
+    `expected_gain`: what a further launch of it promised, as a share of the best value, if that ended it.
     """
 
     study: Study
@@ -49,6 +57,7 @@ class StudyHistory:
     running: int
     answer: Answer | None
     search_end: SearchEnd | None = None
+    expected_gain: float | None = None
     quarantine: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -112,12 +121,16 @@ class Ledger:
                 running=len(self._stored(TrialState.RUNNING)),
                 answer=None if answer is None else Answer.model_validate_json(answer),
                 search_end=None if end is None else SearchEnd(end),
+                expected_gain=attributes.get("expected_gain"),
                 quarantine=attributes.get("quarantine", {}),
             )
 
-    def ask(self) -> AskedTrial:
-        """Return the sampler's next candidate for the search."""
-        candidate = self._sampler.draw(self._optuna)
+    def propose(self) -> Proposal:
+        """Return the sampler's next candidate for the search, and what it knows of what is left to gain."""
+        return self._sampler.propose(self._optuna)
+
+    def ask(self, candidate: Candidate) -> AskedTrial:
+        """Return a trial of the search."""
         return self._begin({"asked": _asking(candidate, Role.SEARCH, candidate.to_dict())})
 
     def ask_for(
@@ -159,9 +172,10 @@ class Ledger:
         """Keep the study's answer; None takes an earlier one back, because trials are added."""
         self._optuna.set_user_attr("answer", None if answer is None else answer.model_dump_json())
 
-    def end_search(self, end: SearchEnd | None) -> None:
+    def end_search(self, end: SearchEnd | None, expected_gain: float | None = None) -> None:
         """Keep why the search ended; None while it goes on."""
         self._optuna.set_user_attr("search_end", end)
+        self._optuna.set_user_attr("expected_gain", expected_gain)
 
     def keep_quarantine(self, reasons: Mapping[str, str]) -> None:
         """Keep which nodes are out of use, and why."""

@@ -38,6 +38,7 @@ class SearchEnd(StrEnum):
     LAUNCHES = "launches"
     TIME = "time"
     EXHAUSTED = "exhausted"
+    GAIN = "gain"
     STALLED = "stalled"
     STOPPED = "stopped"
 

@@ -31,6 +31,7 @@ from autotune.space import Candidate, Choices, FlagValue, FloatRange, IntRange, 
 
 if TYPE_CHECKING:
     from autotune.search.gp.prior import Prior
+    from autotune.search.gp.sampler import CrashAwareSampler
 
 optuna.logging.set_verbosity(logging.ERROR)
 
@@ -56,13 +57,26 @@ def parse_sampler(name: str) -> SamplerKind:
     return parse_choice(SamplerKind, "--sampler", name)
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate to launch next, and what the best of those that are left is expected to gain.
+
+    `gain`: expected improvement times the chance of feasibility, as a share of the best feasible trial's
+    value; None where that is not known (`CrashAwareSampler.expected_gain`).
+    """
+
+    candidate: Candidate
+    gain: float | None
+
+
 class SpaceSampler:
     """One of Optuna's samplers, whose draws are snapped to the grid and repeated until one is worth a trial.
 
     After `INFORMED_DRAWS` of the inner sampler come `UNIFORM_DRAWS` over the whole space; if none is worth a
     trial, the last one is asked all the same. The inner sampler's relative search space is that of the
     unconditional flags, whatever finished trials hold, so that a baseline outside the space cannot shrink it;
-    one that knows the space's conditions (`is_joint`) draws every flag together.
+    one that knows the space's conditions (`is_joint`) draws every flag together. `judge`: who says how much
+    is left to gain, the inner sampler or another one; nobody without it.
     """
 
     def __init__(
@@ -73,8 +87,10 @@ class SpaceSampler:
         seed: int,
         accepts: Callable[[Candidate], bool],
         is_joint: bool = False,
+        judge: "CrashAwareSampler | None" = None,
     ) -> None:
         self._inner = inner
+        self._judge = judge
         self._uniform = RandomSampler(seed=seed + 1)
         self._space = space
         self._accepts = accepts
@@ -84,6 +100,15 @@ class SpaceSampler:
             for name, distribution in self._distributions.items()
             if is_joint or space.tune[name].when is None
         }
+
+    def propose(self, study: Study) -> Proposal:
+        """Return the study's next candidate, and how much is left to gain."""
+        candidate = self.draw(study)
+        if self._judge is None:
+            return Proposal(candidate, None)
+        if self._judge is not self._inner:
+            self._judge.sample_relative(study, create_trial(state=TrialState.RUNNING), self._distributions)
+        return Proposal(candidate, self._judge.expected_gain)
 
     def draw(self, study: Study) -> Candidate:
         """Return the study's next candidate."""
@@ -120,28 +145,32 @@ def make_sampler(
     accepts: Callable[[Candidate], bool] = lambda _candidate: True,
     prior: "Prior | None" = None,
     is_parallel: bool = False,
+    is_judged: bool = False,
 ) -> SpaceSampler:
     """Return a seeded sampler for the space; `accepts` tells whether a candidate is worth a trial.
 
     `prior`: what a model expects of each candidate, for the sampler that can use it. `is_parallel`: other
-    trials may run when one is drawn, and it keeps away from them.
+    trials may run when one is drawn, and it keeps away from them. `is_judged`: proposals say how much is left
+    to gain; a sampler that does not know gets a Gaussian process beside it.
     """
+    is_knowing = kind is SamplerKind.GP
+    judge = _crash_aware(space, accepts, seed, prior) if is_judged or is_knowing else None
+    inner = judge if judge is not None and is_knowing else _plain(kind, seed, is_parallel=is_parallel)
+    return SpaceSampler(inner, space, seed=seed, accepts=accepts, is_joint=is_knowing, judge=judge)
+
+
+def _crash_aware(
+    space: SearchSpace, accepts: Callable[[Candidate], bool], seed: int, prior: "Prior | None"
+) -> "CrashAwareSampler":
     domain = SpaceDomain(space, accepts)
-    inner = _inner_sampler(kind, seed, domain, prior, is_parallel=is_parallel)
-    return SpaceSampler(inner, space, seed=seed, accepts=accepts, is_joint=kind is SamplerKind.GP)
+    return autotune.search.CrashAwareSampler(seed=seed, prior=prior, domain=domain, is_crash=crashed)
 
 
-def _inner_sampler(
-    kind: SamplerKind, seed: int, domain: "SpaceDomain", prior: "Prior | None", *, is_parallel: bool
-) -> BaseSampler:
-    match kind:
-        case SamplerKind.TPE:
-            # The trial that is drawn for is not in the storage yet: those that run are others.
-            return TPESampler(seed=seed, n_startup_trials=8, constant_liar=is_parallel)
-        case SamplerKind.RANDOM:
-            return RandomSampler(seed=seed)
-        case SamplerKind.GP:
-            return autotune.search.CrashAwareSampler(seed=seed, prior=prior, domain=domain, is_crash=crashed)
+def _plain(kind: SamplerKind, seed: int, *, is_parallel: bool) -> BaseSampler:
+    if kind is SamplerKind.RANDOM:
+        return RandomSampler(seed=seed)
+    # The trial that is drawn for is not in the storage yet: those that run are others.
+    return TPESampler(seed=seed, n_startup_trials=8, constant_liar=is_parallel)
 
 
 @dataclass(frozen=True)

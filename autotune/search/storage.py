@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage  # what Optuna wraps every RDBStorage in
 from sqlalchemy import create_engine, event, text
@@ -101,6 +102,24 @@ def disconnect(study: optuna.Study) -> None:
     cache = study._storage  # noqa: SLF001 - Optuna keeps it to itself
     if isinstance(cache, _CachedStorage):
         cache._backend.engine.dispose()  # noqa: SLF001 - nor has the cache a way to close
+
+
+@contextmanager
+def only_controller(folder: Path) -> Iterator[None]:
+    """Hold the run folder; the operating system lets go of it when this process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "controller.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise StudyError(
+            f"another autotune process works on {folder}.\n"
+            "    Wait for it, stop it, or give this study another name with --study."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

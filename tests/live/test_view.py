@@ -6,13 +6,14 @@ import pytest
 from rich.console import Console
 
 from autotune.errors import InfrastructureError
-from autotune.events import PhaseBegan, Recovered, TrialEnded
+from autotune.events import PhaseBegan, Recovered, SearchEnded, TrialEnded
 from autotune.live.progress import Controller
 from autotune.live.status import STATUS_FILE, read_status
 from autotune.live.view import StudyView
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.budget import Budget
 from autotune.search.ledger import AskedTrial
+from autotune.search.repeats import SearchEnd
 from tests.support.scripted import Script, ScriptedLauncher
 from tests.support.trials import STUDY, failed, measured, numbered
 
@@ -72,6 +73,20 @@ def test_what_an_earlier_run_left_behind_is_told(tmp_path: Path) -> None:
 
     assert "removed what an earlier run left behind: python3 (pid 7)" in seen.text
     assert "run again: trial 3" in seen.text
+
+
+def test_why_the_search_ended_is_told_and_no_more_of_its_launches_are_foreseen(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    seen.view.observe(_ended(measured(120.0, role=Role.BASELINE, flags={}), number=0))
+    assert seen.view.progress().launches_left == 3
+
+    seen.view.observe(SearchEnded(SearchEnd.GAIN, 0.004))
+
+    assert (
+        "ended because little was left to gain. A further launch of it was expected to gain 0.40 %"
+        in seen.text
+    )
+    assert seen.view.progress().launches_left == 0
 
 
 def test_several_trials_run_at_once_each_with_its_own_times(tmp_path: Path) -> None:

@@ -188,6 +188,11 @@ def test_why_the_search_ended_is_said_last(end: SearchEnd) -> None:
     assert answer_text(history).splitlines()[-1].startswith("The search ")
 
 
+def test_how_little_was_left_to_gain_is_said() -> None:
+    history = replace(made.kept(), search_end=SearchEnd.GAIN, expected_gain=0.0042)
+    assert "\nA further launch of it was expected to gain 0.42 %; --least-gain says" in answer_text(history)
+
+
 def test_what_waits_for_more_time_is_named() -> None:
     study = made.make_study()
     trials = [made.without_engine(4, Outcome.INTERRUPTED, "the study's time was up")]

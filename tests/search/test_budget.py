@@ -12,6 +12,7 @@ from autotune.search.budget import (
     fits,
     has_launches,
     launches_used,
+    parse_least_gain,
     parse_share,
     reserve_s,
 )
@@ -55,6 +56,14 @@ def test_time_is_kept_for_the_whole_confirmation() -> None:
     assert fits(TRIALS, None)
 
 
+def test_the_time_that_is_kept_is_that_of_trials_that_skipped_no_load_point() -> None:
+    short = {"launch": 10.0}
+    missed = [measured(1.0, ttft_s=5.0, durations_s=short) for _ in range(9)]
+
+    assert reserve_s(Budget(finalists=1, rounds=2), numbered(measured(1.0), *missed)) == 400.0
+    assert reserve_s(Budget(finalists=1, rounds=2), numbered(*missed)) == 40.0
+
+
 def test_before_the_first_measured_trial_the_longest_launch_in_vain_is_expected() -> None:
     hang = failed(durations_s={"launch": 1800.0})
     cut_off = measured(1.0, outcome=Outcome.INTERRUPTED, durations_s={"launch": 2000.0})
@@ -93,3 +102,11 @@ def test_a_share_is_written_in_percent_or_as_a_number(text: str, share: float) -
 def test_what_is_no_share_is_refused_with_the_option_and_the_value(text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"--precision {text!r}: write a share such as 2%")):
         parse_share("--precision", text)
+
+
+def test_what_a_launch_must_promise_is_a_share_or_off() -> None:
+    assert parse_least_gain("0.5%") == pytest.approx(0.005)
+    assert parse_least_gain("off") is None
+    message = "--least-gain 'never': write a share such as 1%, or off"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_least_gain("never")

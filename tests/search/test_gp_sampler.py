@@ -93,6 +93,48 @@ def test_pending_trials_are_not_proposed_again() -> None:
     assert apart.min() > 0.001
 
 
+def _gain_after(study: optuna.Study) -> float | None:
+    assert isinstance(study.sampler, CrashAwareSampler)
+    study.ask(SPACE)
+    return study.sampler.expected_gain
+
+
+def test_less_is_expected_to_be_gained_the_more_is_known() -> None:
+    study = _study()
+    _run(study, START_UP_TRIALS)
+    early = _gain_after(study)
+    _run(study, 17)
+    late = _gain_after(study)
+
+    assert early is not None
+    assert late is not None
+    assert 0 <= late < 0.01 < early < 2
+
+
+def test_a_gain_is_a_share_also_of_values_that_have_no_logarithm() -> None:
+    study = _study()
+    for _ in range(START_UP_TRIALS):
+        trial = study.ask(SPACE)
+        study.tell(trial, 100 * _peak(trial.params["x"], trial.params["y"]) - 200)
+
+    gain = _gain_after(study)
+
+    assert gain is not None
+    assert 0 < gain < 1
+
+
+def test_nothing_is_known_of_gains_before_a_feasible_trial_and_with_several_objectives() -> None:
+    spread, infeasible = _study(), _study()
+    several = optuna.create_study(directions=["maximize", "maximize"], sampler=CrashAwareSampler(seed=3))
+    _run(spread, START_UP_TRIALS - 1)
+    _run(infeasible, 12, limit=-1.0)
+    for _ in range(12):
+        trial = several.ask(SPACE)
+        several.tell(trial, [trial.params["x"], trial.params["y"]])
+
+    assert [_gain_after(study) for study in (spread, infeasible, several)] == [None] * 3
+
+
 def test_several_objectives_spread_over_their_front() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=CrashAwareSampler(seed=3))
     for _ in range(25):

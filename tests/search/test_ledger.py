@@ -5,7 +5,7 @@ from sqlalchemy import event
 
 from autotune.errors import StudyError
 from autotune.record import Outcome, Role
-from autotune.search.ledger import Ledger, read_history
+from autotune.search.ledger import AskedTrial, Ledger, read_history
 from autotune.search.repeats import SearchEnd, due_again
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.space import Candidate
@@ -22,11 +22,15 @@ def _open(folder: Path) -> Ledger:
     return ledger
 
 
+def _ask(ledger: Ledger) -> AskedTrial:
+    return ledger.ask(ledger.propose().candidate)
+
+
 def test_what_was_told_is_read_back_by_another_process(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
     baseline = ledger.ask_for(Candidate.of({}), Role.BASELINE, DEFAULTS)
     ledger.tell(baseline, measured(100.0, role=Role.BASELINE, flags={}))
-    asked = ledger.ask()
+    asked = _ask(ledger)
     record = measured(120.0, ttft_s=3.0, flags=asked.candidate.to_dict())
     ledger.tell(asked, record)
 
@@ -52,9 +56,9 @@ def test_the_baseline_is_told_to_the_sampler_where_the_engine_would_put_it(tmp_p
 
 def test_a_missed_ceiling_is_a_violated_constraint_and_a_failure_has_no_value(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
-    ledger.tell(ledger.ask(), measured(100.0, ttft_s=0.5))
-    ledger.tell(ledger.ask(), measured(200.0, ttft_s=3.0))
-    ledger.tell(ledger.ask(), failed())
+    ledger.tell(_ask(ledger), measured(100.0, ttft_s=0.5))
+    ledger.tell(_ask(ledger), measured(200.0, ttft_s=3.0))
+    ledger.tell(_ask(ledger), failed())
 
     met, missed, crashed = ledger._optuna.trials
 
@@ -66,7 +70,7 @@ def test_a_missed_ceiling_is_a_violated_constraint_and_a_failure_has_no_value(tm
 
 
 def test_a_trial_that_was_cut_off_is_run_again_once_with_the_same_candidate(tmp_path: Path) -> None:
-    cut_off = _open(tmp_path).ask()
+    cut_off = _ask(_open(tmp_path))
     ledger = _open(tmp_path)
 
     assert ledger.recover() == (cut_off.number,)
@@ -83,8 +87,8 @@ def test_a_trial_that_was_cut_off_is_run_again_once_with_the_same_candidate(tmp_
 
 def test_the_time_of_a_trial_that_was_cut_off_is_not_lost(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
-    ledger.note_spent(ledger.ask(), 120.0)
-    ledger.ask()
+    ledger.note_spent(_ask(ledger), 120.0)
+    _ask(ledger)
 
     ledger.recover()
 
@@ -93,7 +97,7 @@ def test_the_time_of_a_trial_that_was_cut_off_is_not_lost(tmp_path: Path) -> Non
 
 def test_a_kill_between_record_and_result_loses_nothing(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
-    asked = ledger.ask()
+    asked = _ask(ledger)
     record = measured(120.0, flags=asked.candidate.to_dict())
     trial_id = ledger._id_of(asked.number)
     ledger._optuna._storage.set_trial_user_attr(trial_id, "record", record.model_dump_json())
@@ -115,11 +119,11 @@ def test_a_kill_while_a_trial_begins_leaves_none(tmp_path: Path) -> None:
 
     event.listen(engine, "before_cursor_execute", killed)
     with pytest.raises(KeyboardInterrupt):
-        ledger.ask()
+        _ask(ledger)
     event.remove(engine, "before_cursor_execute", killed)
 
     assert _open(tmp_path).recover() == ()
-    assert ledger.ask().number == 0
+    assert _ask(ledger).number == 0
 
 
 def test_a_trial_that_somebody_else_began_is_not_run_again(tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_a_damaged_study_file_says_so(tmp_path: Path) -> None:
 
 def _told(folder: Path) -> Ledger:
     ledger = _open(folder)
-    ledger.tell(ledger.ask(), measured(100.0))
+    ledger.tell(_ask(ledger), measured(100.0))
     return ledger
 
 

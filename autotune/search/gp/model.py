@@ -102,6 +102,17 @@ class Model:
         """Return the trials that were measured and met every constraint."""
         return self._part([index for index, each in enumerate(self._history.seen) if each.is_feasible])
 
+    def gain_unit(self) -> float | None:
+        """Return what an improvement is to be divided by to be a share of the best feasible trial's value.
+
+        None with several objectives, nothing feasible, or no belief about values.
+        """
+        feasible = self.feasible()
+        known = self.values(feasible) if len(self._objectives) == 1 and len(feasible.points) else None
+        if known is None:
+            return None
+        return 1.0 if self._objectives[0].is_log else abs(float(known[0].max())) or None
+
     def _part(self, rows: list[int]) -> Batch:
         told = self._seen.predictions
         return Batch(self._seen.points[rows], None if told is None else [told[row] for row in rows])

@@ -6,7 +6,7 @@ not proposed again while another one is left; nothing is proposed that the domai
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -31,6 +31,9 @@ _BEST = 5
 _SPREAD_TRIES = 16
 _TRIED = 1e6
 """Subtracted from a logarithm: below everything that was not tried."""
+
+_Ranked: TypeAlias = tuple[dict[str, Any], float | None]
+"""A candidate, and how much it is expected to gain, if that is known."""
 
 
 class Domain(Protocol):
@@ -73,6 +76,16 @@ class CrashAwareSampler(BaseSampler):
         self._domain = domain
         self._is_crash = is_crash
         self._screened: list[dict[str, Any]] = []
+        self._gain: float | None = None
+
+    @property
+    def expected_gain(self) -> float | None:
+        """How much the last proposal is expected to improve on the best feasible trial, as a share of it.
+
+        The chance that it is feasible counts. None where nothing was feasible, with several objectives, and
+        for trials that are spread over the space.
+        """
+        return self._gain
 
     def reseed_rng(self) -> None:
         """Forget the seed."""
@@ -100,14 +113,17 @@ class CrashAwareSampler(BaseSampler):
             self._prior.learn(study.get_trials(deepcopy=False))
         encoding = Encoding(search_space)
         history = history_of(study, trial, set(search_space), self._is_crash)
+        nothing: _Ranked = ({}, None)
         ranked = self._ranked(history, encoding)
-        return next((each for each in ranked if self._domain is None or self._domain.accepts(each)), {})
+        accepted = (each for each in ranked if self._domain is None or self._domain.accepts(each[0]))
+        params, self._gain = next(accepted, nothing)
+        return params
 
-    def _ranked(self, history: History, encoding: Encoding) -> Iterator[dict[str, Any]]:
+    def _ranked(self, history: History, encoding: Encoding) -> Iterator[_Ranked]:
         """Yield complete candidates, the most promising first and those that were tried last."""
         tried = encoding.units([*(each.params for each in history.seen), *history.pending])
         if self._prior is None and len(history.seen) < START_UP_TRIALS:
-            return iter(self._completed(encoding, self._spread(encoding, tried)))
+            return ((each, None) for each in self._completed(encoding, self._spread(encoding, tried)))
         rows = self._pool(history, encoding)
         batch = self._batch(encoding, rows)
         model = Model(
@@ -119,7 +135,9 @@ class CrashAwareSampler(BaseSampler):
         )
         promise = log_promise(model, self._generator)
         promise[_is_among(batch.points, encoding.columns(tried))] -= _TRIED
-        return (rows[index] for index in np.argsort(-promise, kind="stable"))
+        unit = model.gain_unit()
+        gains = [None] * len(rows) if unit is None else list(np.exp(promise) / unit)
+        return ((rows[index], gains[index]) for index in np.argsort(-promise, kind="stable"))
 
     def _spread(self, encoding: Encoding, tried: Array) -> Array:
         """Return random candidates, those far from every trial first."""

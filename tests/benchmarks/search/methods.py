@@ -1,12 +1,13 @@
 """The methods that are compared, as generators of launches: samplers behind one loop, and two procedures.
 
 A method sees what a launch showed, never what is true. The samplers launch the baseline first, as studies do.
+Those that need torch are in `peers`.
 `gp` and `gp + twin` have the tuner's feasibility layer in front (nothing as heavy as what ran out of memory);
 the others are as they come.
 """
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import TypeAlias
 
@@ -24,7 +25,7 @@ from autotune.search.feasibility import DOUBTED_PER_LAUNCH, MemoryLessons
 from autotune.search.gp.acquisition import log_improvement
 from autotune.search.gp.encoding import Encoding
 from autotune.search.gp.kernel import GaussianProcess
-from autotune.search.sampler import SpaceDomain, SpaceSampler, distribution_of
+from autotune.search.sampler import Proposal, SpaceDomain, SpaceSampler, distribution_of
 from autotune.search.twin import Twin
 from autotune.space import Candidate, Choices, FlagValue, SearchSpace
 from tests.benchmarks.search.forest import infeasible_chance
@@ -35,8 +36,8 @@ Method: TypeAlias = Callable[[Problem, int], Iterator[Launch]]
 
 
 def methods() -> dict[str, Method]:
-    """Return the methods by name; Optuna's GPSampler only where torch is installed."""
-    found: dict[str, Method] = {
+    """Return the methods by name."""
+    return {
         "random": _plain(lambda seed: RandomSampler(seed=seed)),
         "optuna TPE": _plain(lambda seed: TPESampler(seed=seed, n_startup_trials=8, constant_liar=False)),
         "vLLM auto_tune": vllm_auto_tune,
@@ -46,9 +47,6 @@ def methods() -> dict[str, Method]:
         "gp + twin": _crash_aware(lambda problem: problem.prior(1.0)),
         "gp + twin off by 2": _crash_aware(lambda problem: problem.prior(2.0)),
     }
-    if importlib.util.find_spec("torch") is not None:
-        found["optuna GP"] = _plain(lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=8))
-    return found
 
 
 def _plain(make: Callable[[int], BaseSampler]) -> Method:
@@ -75,7 +73,9 @@ def _crash_aware(prior: Callable[[Problem], Twin | None]) -> Method:
                 twin.learn_from(_evidence(made_so_far))
 
         inner = CrashAwareSampler(seed=seed, prior=twin, domain=SpaceDomain(problem.space, gate.accepts))
-        sampler = SpaceSampler(inner, problem.space, seed=seed, accepts=gate.accepts, is_joint=True)
+        sampler = SpaceSampler(
+            inner, problem.space, seed=seed, accepts=gate.accepts, is_joint=True, judge=inner
+        )
         return _study(problem, seed, sampler, known, learn)
 
     return run
@@ -137,14 +137,14 @@ def _study(
 ) -> Iterator[Launch]:
     generator = np.random.default_rng(seed)
     study = optuna.create_study(direction="maximize")
-    candidate = problem.baseline
+    proposal = Proposal(problem.baseline, None)
     while True:
-        made = launch(problem, candidate, generator)
-        yield made
-        known.add(candidate)
+        made = launch(problem, proposal.candidate, generator)
+        yield replace(made, gain=proposal.gain)
+        known.add(proposal.candidate)
         _tell(study, problem, made)
         learn(made)
-        candidate = sampler.draw(study)
+        proposal = sampler.propose(study)
 
 
 def _tell(study: optuna.Study, problem: Problem, made: Launch) -> None:

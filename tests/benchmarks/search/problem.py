@@ -79,13 +79,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch of a study: what was seen, and what is true."""
+    """One launch of a study: what was seen, and what is true.
+
+    `gain`: what a method that knows expected it to gain, as a share of its best so far.
+    """
 
     candidate: Candidate
     value: float | None
     excess: Mapping[str, float]
     truth: Truth
     cases: tuple[Case, ...] = ()
+    gain: float | None = None
 
     @property
     def looks_feasible(self) -> bool:

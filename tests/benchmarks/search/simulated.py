@@ -228,13 +228,19 @@ def problem_of(scenario: Scenario) -> Problem:
 
 
 def _off_by(profile: Profile, factor: float) -> Profile:
-    """Return the profile with every step-time constant times a factor."""
+    """Return the profile with every step-time constant and every memory reserve times a factor."""
     scaled = {
         name: value * factor
         for name, value in profile.step
         if name.endswith("_s") and value is not None and name != "cold_start_s"
     }
-    return profile.model_copy(update={"step": profile.step.model_copy(update=scaled)})
+    reserves = {name: value * factor for name, value in profile.memory if name.endswith("_reserve_gib")}
+    return profile.model_copy(
+        update={
+            "step": profile.step.model_copy(update=scaled),
+            "memory": profile.memory.model_copy(update=reserves),
+        }
+    )
 
 
 def _distorted(believed: Profile, scenario: Scenario) -> Profile:
