@@ -18,8 +18,10 @@ from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role
 from autotune.report.answer import explanation
 from autotune.search.answer import AnswerKind
-from autotune.search.budget import Budget
+from autotune.search.budget import Budget, launches_used
 from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.repeats import SearchEnd
+from autotune.search.stopping import FEWEST_LAUNCHES
 from autotune.study import Study
 from autotune.trial import CALLED_OFF
 from autotune.tuner import Event, Quarantined, tune
@@ -117,6 +119,16 @@ def test_time_counts_once_for_all_slots(tmp_path: Path) -> None:
     assert len(again.trials) - len(history.trials) <= 4
     assert history.answer is not None
     assert history.answer.kind is AnswerKind.IMPROVED
+
+
+def test_a_search_on_several_slots_ends_with_what_all_of_them_showed(tmp_path: Path) -> None:
+    launchers = [ScriptedLauncher(faster_with_more) for _ in range(2)]
+
+    history = run(launchers, tmp_path, budget=Budget(launches=40, finalists=1, least_gain=0.9))
+
+    assert history.search_end is SearchEnd.GAIN
+    assert FEWEST_LAUNCHES <= launches_used(history.trials) <= FEWEST_LAUNCHES + 1
+    assert all(each.record.outcome is not Outcome.INTERRUPTED for each in history.trials)
 
 
 class Unclean(ScriptedLauncher):

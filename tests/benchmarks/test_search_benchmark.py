@@ -8,7 +8,7 @@ from autotune.search.stopping import FEWEST_LAUNCHES
 from tests.benchmarks.search import synthetic
 from tests.benchmarks.search.methods import Method, methods
 from tests.benchmarks.search.problem import Launch, Problem
-from tests.benchmarks.search.study import Study, run
+from tests.benchmarks.search.study import Stop, Study, run
 from tests.benchmarks.search.table import header, reached, row
 
 STUDY = Study(
@@ -17,7 +17,7 @@ STUDY = Study(
     minutes_5=10.0,
     minutes_2=20.0,
     exported=(0.97, 0.99),
-    stopped=(12, 0.98),
+    stopped=Stop(12, 0.98, 0),
     crashes=1,
     misses=False,
     is_worse=False,
@@ -61,9 +61,9 @@ def test_a_study_stops_at_the_first_launch_that_promises_too_little_after_enough
     )
 
     assert stopped is not None
-    assert stopped[0] == FEWEST_LAUNCHES + 1
+    assert stopped.launches == FEWEST_LAUNCHES + 1
     assert short is not None
-    assert short[0] == 5
+    assert short.launches == 5
     assert silent is None
 
 

@@ -22,12 +22,23 @@ FINALISTS, ROUNDS = 3, 2
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Where the search would have ended by itself, the whole budget if nowhere.
+
+    `worth`: the true worth of what is exported then, against the optimum.
+    """
+
+    launches: int
+    worth: float
+    crashes: int
+
+
+@dataclass(frozen=True)
 class Study:
     """What one seed of one method came to; counts are infinite where it never got there.
 
-    `exported`: the true worth against the optimum after each of the stops. `stopped`: launches at the stop,
-    the whole budget if nothing stopped it, and the worth of what is exported there; None for methods that do
-    not know what is left to gain.
+    `exported`: the true worth against the optimum after each number of launches that was asked for.
+    `stopped`: None for methods that do not know what is left to gain.
     """
 
     launches_5: float
@@ -35,7 +46,7 @@ class Study:
     minutes_5: float
     minutes_2: float
     exported: tuple[float, ...]
-    stopped: tuple[int, float] | None
+    stopped: Stop | None
     crashes: int
     misses: bool
     is_worse: bool
@@ -56,7 +67,7 @@ def run(problem: Problem, method: Method, seed: int, budget: int, stops: Sequenc
         minutes_2=minutes_2,
         exported=tuple(_exported(problem, launches[:stop], seed) for stop in stops),
         stopped=_stopped(problem, launches, seed),
-        crashes=sum(made.value is None for made in launches),
+        crashes=_crashes(launches),
         misses=last is not None and last.truth.misses,
         is_worse=last is not None and last.truth.worth < problem.truth(problem.baseline).worth,
         ask_s=ask_s,
@@ -76,6 +87,10 @@ def export(problem: Problem, launches: Sequence[Launch], seed: int) -> Launch | 
     return max(confirmed, key=lambda each: each[0])[1] if confirmed else None
 
 
+def _crashes(launches: Sequence[Launch]) -> int:
+    return sum(made.value is None for made in launches)
+
+
 def _until(problem: Problem, launches: Sequence[Launch], share: float) -> tuple[float, float]:
     """Return how many launches and minutes it took to launch something worth this share of the optimum."""
     minutes = np.cumsum([made.truth.launch_s / 60 for made in launches])
@@ -89,10 +104,11 @@ def _exported(problem: Problem, launches: Sequence[Launch], seed: int) -> float:
     return 0.0 if chosen is None else chosen.truth.worth / problem.optimum
 
 
-def _stopped(problem: Problem, launches: Sequence[Launch], seed: int) -> tuple[int, float] | None:
+def _stopped(problem: Problem, launches: Sequence[Launch], seed: int) -> Stop | None:
     gains = [made.gain for made in launches]
     if all(gain is None for gain in gains):
         return None
     too_little = (i for i, gain in enumerate(gains) if gain is not None and gain < LEAST_GAIN)
     stop = next((i for i in too_little if i >= FEWEST_LAUNCHES), len(launches))
-    return stop, _exported(problem, launches[:stop], seed)
+    done = launches[:stop]
+    return Stop(stop, _exported(problem, done, seed), _crashes(done))
