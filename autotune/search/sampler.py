@@ -23,6 +23,7 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
 
 import autotune.search
 from autotune.errors import parse_choice
@@ -102,13 +103,18 @@ class SpaceSampler:
         }
 
     def propose(self, study: Study) -> Proposal:
-        """Return the study's next candidate, and how much is left to gain."""
-        candidate = self.draw(study)
-        if self._judge is None:
-            return Proposal(candidate, None)
-        if self._judge is not self._inner:
-            self._judge.sample_relative(study, create_trial(state=TrialState.RUNNING), self._distributions)
-        return Proposal(candidate, self._judge.expected_gain)
+        """Return the study's next candidate, and how much is left to gain.
+
+        On one thread: for matrices of a study's size, several wait for each other more than they compute.
+        """
+        with threadpool_limits(limits=1, user_api="blas"):
+            candidate = self.draw(study)
+            if self._judge is None:
+                return Proposal(candidate, None)
+            if self._judge is not self._inner:
+                running = create_trial(state=TrialState.RUNNING)
+                self._judge.sample_relative(study, running, self._distributions)
+            return Proposal(candidate, self._judge.expected_gain)
 
     def draw(self, study: Study) -> Candidate:
         """Return the study's next candidate."""
