@@ -114,6 +114,7 @@ def tune(
     least_gain: Annotated[
         str, typer.Option(help="End the search once a further launch promises to gain less; off: never.")
     ] = "1%",
+    stop_early: Annotated[bool, typer.Option(help="End load points of the search once decided.")] = True,
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
@@ -143,6 +144,7 @@ def tune(
         finalists=finalists,
         rounds=rounds,
         precision=None if precision is None else parse_share("--precision", precision),
+        stops_early=stop_early,
         least_gain=parse_least_gain(least_gain),
     )
     kind, folder = parse_sampler(sampler), runs / draft.study.name

@@ -78,6 +78,26 @@ class Samples:
             np.append(self.owner, np.repeat(self.failed, each)),
         )
 
+    def followed_by(self, requests: int, value_s: float) -> "Samples":
+        """Return the samples with those of so many more requests, all of them `value_s`."""
+        first = int(self.owner.max(initial=-1)) + 1
+        return replace(self, failed=np.arange(first, first + requests)).with_failed(value_s)
+
+    @property
+    def requests(self) -> int:
+        """How many requests left samples."""
+        return _distinct(self.owner)
+
+    @property
+    def clumping(self) -> float:
+        """How many requests in a row are worth one, by the autocorrelation of their latencies' ranks.
+
+        Latencies within a microsecond are the same.
+        """
+        latencies_s = np.round(self._by_request(self.values), 6)
+        _, places, counts = np.unique(latencies_s, return_inverse=True, return_counts=True)
+        return autocorrelation_time((np.cumsum(counts) - counts / 2)[places])
+
     def share_over(self, limit_s: float, percent: float | None = None) -> SeenShare:
         """Return the share of samples over a limit, and how many independent samples it rests on.
 
@@ -104,10 +124,10 @@ class Samples:
         share = float(over.mean()) if len(over) else 0.0
         return SeenShare(share, float(independent) / clump, requests / clump)
 
-    def _by_request(self, marked: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the share of each request's samples that are marked, in the order of the requests."""
+    def _by_request(self, weights: NDArray[np.bool_ | np.float64]) -> NDArray[np.float64]:
+        """Return the mean of what each request's samples weigh, in the order of the requests."""
         counts = np.bincount(self.owner)
-        sums = np.bincount(self.owner, weights=marked)
+        sums = np.bincount(self.owner, weights=weights)
         shares: NDArray[np.float64] = sums[counts > 0] / counts[counts > 0]
         return shares
 

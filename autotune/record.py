@@ -4,6 +4,7 @@ In: what trial.py saw. Out: `TrialRecord`, one JSON text in the trial's user att
 Invariant: a report, an export or a resumed study needs nothing but these records and the raw files they name.
 """
 
+from dataclasses import asdict
 from enum import StrEnum
 
 from pydantic import Field
@@ -12,7 +13,8 @@ from autotune.document import Frozen
 from autotune.engine.dialect import EffectiveFlags
 from autotune.failure import EngineFailure
 from autotune.metrics import PointSummary
-from autotune.slo import Verdict
+from autotune.request import ClientHealth
+from autotune.slo import Stop, Verdict
 from autotune.space import Candidate, FlagValue
 
 
@@ -48,9 +50,18 @@ class ClientRecord(Frozen):
     has_kernel_stamps: bool = True
     processes: int = 1
 
+    @classmethod
+    def of(cls, client: ClientHealth | None) -> "ClientRecord | None":
+        """Return what is kept of a self-check; there is none in virtual time."""
+        return None if client is None else cls.model_validate(asdict(client))
+
 
 class PointRecord(Frozen):
-    """One measured load point. `file` is relative to the study's folder, `sha256` that of the file."""
+    """One measured load point. `file` is relative to the study's folder, `sha256` that of the file.
+
+    `stopped`: why it was not measured to its end; then its values are partial, those of the first requests,
+    while the file has every request that was sent.
+    """
 
     load: str
     summary: PointSummary
@@ -58,6 +69,7 @@ class PointRecord(Frozen):
     client: ClientRecord | None
     file: str
     sha256: str
+    stopped: Stop | None = None
 
 
 class AnswersRecord(Frozen):
@@ -115,3 +127,26 @@ class TrialRecord(Frozen):
     def point(self, load: str) -> PointRecord | None:
         """Return the record of a load point, None if it was not measured."""
         return next((point for point in self.points if point.load == load), None)
+
+    def whole_point(self, load: str) -> PointRecord | None:
+        """Return the record of a load point that was measured to its end, None if it was not."""
+        point = self.point(load)
+        return point if point is not None and point.stopped is None else None
+
+    @property
+    def stops(self) -> tuple[PointRecord, ...]:
+        """The load points that were stopped while they ran."""
+        return tuple(point for point in self.points if point.stopped is not None)
+
+    def take_over(self, number: int, twin: "TrialRecord") -> "TrialRecord":
+        """Return the record with the result of an earlier trial that is the same in effect."""
+        return self.model_copy(
+            update={
+                "outcome": twin.outcome,
+                "failure": twin.failure,
+                "verdict": twin.verdict,
+                "objectives": twin.objectives,
+                "points": twin.points,
+                "same_as": number,
+            }
+        )

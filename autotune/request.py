@@ -163,11 +163,46 @@ class LoadResult:
     began_ns: int | None = None
 
 
+class Onlooker(Protocol):
+    """Looks at a load while it runs, and may end it. What it remembers of that is its own."""
+
+    @property
+    def next_look(self) -> int | None:
+        """With how many requests it wants to look next; None: never again."""
+        ...
+
+    def is_decided(self, records: Sequence[RequestRecord]) -> bool:
+        """Look at that many requests, the first that were due, once all of them have ended.
+
+        True ends the load. What a look sees does not depend on when it is taken: a request that takes long
+        is waited for, so that the slow ones are never missing.
+        """
+        ...
+
+
+def due_order(record: RequestRecord) -> tuple[float, int]:
+    """Return the key that sorts records by when they were due."""
+    return record.scheduled_s, record.index
+
+
+def first_ended(
+    records: Iterable[RequestRecord], open_since_s: float, count: int
+) -> tuple[RequestRecord, ...] | None:
+    """Return the first `count` requests that were due, None while one of them is still under way.
+
+    `records`: those that have ended; `open_since_s`: when the first of the others was due.
+    """
+    known = sorted((each for each in records if each.scheduled_s < open_since_s), key=due_order)
+    return tuple(known[:count]) if len(known) >= count else None
+
+
 class Endpoint(Protocol):
     """Something that serves an offered load: a server over HTTP, or the simulator in virtual time."""
 
-    def run(self, offered: OfferedLoad) -> LoadResult:
-        """Serve the load to its end.
+    def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
+        """Serve the load to its end, or until its onlooker has seen enough.
+
+        Then nothing more is sent, and what was in flight is given up, with STOPPED as its failure.
 
         Raises:
             LoadError: the generator itself failed to offer what was asked.

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,8 +26,8 @@ from autotune.load.records_file import write_records
 from autotune.load.workload import offer, warm_up
 from autotune.metrics import Measurement, join, measure
 from autotune.record import AnswersRecord, ClientRecord, Outcome, PointRecord, Role, TrialRecord
-from autotune.request import ClientHealth, Endpoint, LoadResult, OfferedLoad
-from autotune.slo import ERROR_RATE, LOOKS, Decision, Verdict, judge
+from autotune.request import Endpoint, LoadResult, OfferedLoad, due_order
+from autotune.slo import ERROR_RATE, LOOKS, Decision, EarlyJudge, Stop, Verdict, judge
 from autotune.space import Candidate
 from autotune.study import Study, owner_of
 
@@ -50,9 +50,9 @@ FindTwin: TypeAlias = Callable[[EffectiveFlags], tuple[int, TrialRecord] | None]
 
 @dataclass(frozen=True)
 class TrialOrder:
-    """What is to be run. `measure_all`: do not skip load points once a ceiling is missed.
+    """What is to be run; `nodes` and `slots`: as in the record.
 
-    `nodes` and `slots`: as in the record.
+    `measure_all`: do not skip load points once a ceiling is missed; `stops_early`: end one that is decided.
     """
 
     number: int
@@ -60,6 +60,7 @@ class TrialOrder:
     candidate: Candidate
     confirms: int | None
     measure_all: bool
+    stops_early: bool = False
     nodes: tuple[str, ...] = ()
     slots: int = 1
 
@@ -201,7 +202,7 @@ class _TrialRun:
         )
         if ending.outcome is not Outcome.MEASURED:
             return record
-        return self._with_result(record) if self.twin is None else take_over(record, *self.twin)
+        return self._with_result(record) if self.twin is None else record.take_over(*self.twin)
 
     def _with_result(self, record: TrialRecord) -> TrialRecord:
         objectives = []
@@ -301,11 +302,17 @@ class _TrialRun:
                 self._refuse_failure(serves_nothing(result))
 
     def _serve(
-        self, offered: OfferedLoad, endpoint: Endpoint, engine: RunningEngine, file: Path | None = None
+        self,
+        offered: OfferedLoad,
+        endpoint: Endpoint,
+        engine: RunningEngine,
+        *,
+        file: Path | None = None,
+        onlooker: EarlyJudge | None = None,
     ) -> LoadResult:
-        """Load the engine, keep the raw records, and refuse what did not run to its own end."""
+        """Load the engine, keep the raw records, and refuse what neither ended by itself nor was decided."""
         self._check_time()
-        result = endpoint.run(offered)
+        result = endpoint.run(offered, onlooker)
         if file is not None:
             write_records(file, result)
         self._refuse_failure(engine.failure() or hang(result))
@@ -323,9 +330,9 @@ class _TrialRun:
         """
         reason = None
         for _ in range(VALID_ATTEMPTS):
-            result, reason = self._offer(point, endpoint, engine, look)
+            result, stop, reason = self._offer(point, endpoint, engine, look)
             if reason is None:
-                self._add(point, result, look)
+                self._add(point, result, look, stop)
                 self._refuse_failure(serves_nothing(result))
                 return
             self.on_phase(f"load: {point.label}, again: {reason}")
@@ -333,14 +340,26 @@ class _TrialRun:
 
     def _offer(
         self, point: LoadPoint, endpoint: Endpoint, engine: RunningEngine, look: int
-    ) -> tuple[LoadResult, str | None]:
-        """Load an engine whose cache is empty; return what came of it and why it is not valid, if so."""
+    ) -> tuple[LoadResult, Stop | None, str | None]:
+        """Load an engine with an empty cache; return what came of it, why not more, why it is not valid."""
         engine.flush_cache()
         offered = offer(self.study.slo.workload, point, salt=self._salt(point, look))
-        result = self._serve(offered, endpoint, engine, self._raw_file(point, f"-{look}"))
-        return result, invalid_reason(result, offered)
+        judge_of = self._early_judge(point, len(offered.requests)) if look == 0 else None
+        file = self._raw_file(point, f"-{look}")
+        result = self._serve(offered, endpoint, engine, file=file, onlooker=judge_of)
+        stop = None if judge_of is None else judge_of.stop
+        if stop is not None:
+            engine.abort_requests()
+            result = replace(result, records=tuple(sorted(result.records, key=due_order)[: stop.requests]))
+        return result, stop, invalid_reason(result, offered)
 
-    def _add(self, point: LoadPoint, result: LoadResult, look: int) -> None:
+    def _early_judge(self, point: LoadPoint, planned: int) -> EarlyJudge | None:
+        """Return who may stop a load point; what a whole one left undecided is measured whole again."""
+        if not self.order.stops_early:
+            return None
+        return EarlyJudge(self.study.slo, point, planned=planned, lost=self._verdict().missed)
+
+    def _add(self, point: LoadPoint, result: LoadResult, look: int, stop: Stop | None) -> None:
         """Keep the records of all looks in one file, and derive the load point's numbers from them."""
         measurement = measure(result.records, concurrency=point.concurrency)
         this_look, path = self._raw_file(point, f"-{look}"), self._raw_file(point)
@@ -355,9 +374,10 @@ class _TrialRun:
             load=point.label,
             summary=measurement.summary(),
             goodput_rps=measurement.goodput_rps(self.study.slo.request_limits_s(point.label)),
-            client=_client_record(result.client),
+            client=ClientRecord.of(result.client),
             file=str(path.relative_to(self.folder)),
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            stopped=stop,
         )
 
     def _raw_file(self, point: LoadPoint, suffix: str = "") -> Path:
@@ -370,7 +390,8 @@ class _TrialRun:
         return (self.order.number * len(self.study.slo.load) + index) * (LOOKS + 1) + look
 
     def _verdict(self) -> Verdict:
-        return judge(self.study.slo, self.measurements, error_rate=ERROR_RATE / LOOKS)
+        verdict = judge(self.study.slo, self.measurements, error_rate=ERROR_RATE / LOOKS)
+        return verdict.with_missed({each.stopped.ceiling for each in self.points.values() if each.stopped})
 
     def _is_undecided(self, point: LoadPoint) -> bool:
         """Whether another look can still change the trial's verdict."""
@@ -379,21 +400,3 @@ class _TrialRun:
         return verdict.decision is Decision.UNDECIDED and any(
             judged.decision is Decision.UNDECIDED for judged in verdict.ceilings if judged.ceiling in texts
         )
-
-
-def take_over(record: TrialRecord, number: int, twin: TrialRecord) -> TrialRecord:
-    """Return the record with the result of an earlier trial that is the same in effect."""
-    return record.model_copy(
-        update={
-            "outcome": twin.outcome,
-            "failure": twin.failure,
-            "verdict": twin.verdict,
-            "objectives": twin.objectives,
-            "points": twin.points,
-            "same_as": number,
-        }
-    )
-
-
-def _client_record(client: ClientHealth | None) -> ClientRecord | None:
-    return None if client is None else ClientRecord.model_validate(asdict(client))

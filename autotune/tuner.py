@@ -54,7 +54,7 @@ from autotune.search.twin import twin_of
 from autotune.slots import Slot, Slots
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
-from autotune.trial import TrialOrder, run_trial, take_over
+from autotune.trial import TrialOrder, run_trial
 
 __all__ = ["Event", "Observe", "PhaseBegan", "Quarantined", "Recovered", "TrialEnded", "tune"]
 
@@ -310,7 +310,7 @@ class _Tuner:
         if reason is not None:
             return record.model_copy(update={"reason": reason})
         twin = same_candidate(asked.candidate, self._settled())
-        return None if twin is None else take_over(record, *twin)
+        return None if twin is None else record.take_over(*twin)
 
     def _begin(self, slot: Slot, asked: AskedTrial) -> None:
         if self.has_old_answer:
@@ -322,6 +322,7 @@ class _Tuner:
             candidate=asked.candidate,
             confirms=asked.confirms,
             measure_all=asked.role is not Role.SEARCH,
+            stops_early=asked.role is Role.SEARCH and self.budget.stops_early,
             nodes=slot.nodes,
             slots=len(self.slots.usable),
         )

@@ -16,7 +16,7 @@ from autotune.load.answers import read_sheet
 from autotune.load.records_file import read_records
 from autotune.record import AnswersRecord, Outcome, Role, TrialRecord
 from autotune.request import ClientHealth
-from autotune.slo import Decision, Slo
+from autotune.slo import Ceiling, Decision, Slo, StopKind
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.trial import FindTwin, TrialOrder, run_trial
@@ -360,6 +360,9 @@ class ServedEngine:
     def flush_cache(self) -> None:
         pass
 
+    def abort_requests(self) -> None:
+        pass
+
     def failure(self) -> EngineFailure | None:
         return None
 
@@ -380,10 +383,14 @@ class ServedLauncher:
 
 
 def _run_over_http(
-    url: str, folder: Path, deadline_s: float | None = None, order: TrialOrder = ORDER
+    url: str,
+    folder: Path,
+    deadline_s: float | None = None,
+    order: TrialOrder = ORDER,
+    study: Study = STUDY,
 ) -> TrialRecord:
     return run_trial(
-        STUDY,
+        study,
         order,
         ServedLauncher(url),
         folder,
@@ -420,6 +427,73 @@ def test_an_engine_whose_every_answer_is_an_error_fails_in_the_warm_up(tmp_path:
     assert record.failure.kind is FailureKind.SERVES_NOTHING
     assert "HTTP 500" in record.failure.line
     assert record.points == ()
+
+
+STOPPING = replace(ORDER, stops_early=True)
+
+
+def test_a_load_point_that_misses_its_ceiling_is_stopped_and_its_requests_are_dropped(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(ttft_s=3.0))
+    record = _run(launcher, tmp_path, order=STOPPING, study=_study(_slo("ttft p95 < 1s at concurrency 2")))
+
+    (point,) = record.points
+    assert point.stopped is not None
+    assert str(point.stopped).startswith(
+        "stopped after 25 of 200 requests: ttft p95 < 1s at concurrency 2 is"
+    )
+    assert launcher.log[-5:] == ["load 2", "flush", "load 200", "abort", "teardown"]
+    assert record.outcome is Outcome.MEASURED
+    assert record.verdict is not None
+    assert record.verdict.decision is Decision.MISSED
+    assert record.objectives == (point.summary.output_throughput_tps,)
+    assert point.summary.sent == 25
+    assert record.point(point.load) is point
+    assert record.whole_point(point.load) is None
+    assert record.stops == record.points
+
+
+def test_where_the_slo_is_missed_already_the_objective_is_only_looked_at(tmp_path: Path) -> None:
+    slo = _slo("ttft p95 < 1s at concurrency 4")
+    slo = slo.model_copy(update={"load": slo.load[::-1]})
+    record = _run(
+        ScriptedLauncher(lambda *_: Script(ttft_s=3.0)), tmp_path, order=STOPPING, study=_study(slo)
+    )
+
+    assert [point.load for point in record.stops] == ["concurrency 4", "concurrency 2"]
+    assert record.points[1].stopped is not None
+    assert record.points[1].stopped.kind is StopKind.LOST
+
+
+def test_a_stopped_load_point_that_the_generator_spoilt_is_measured_again(tmp_path: Path) -> None:
+    launcher = ScriptedLauncher(lambda *_: Script(ttft_s=3.0, client=OVERLOADED, overloaded_runs=2))
+    record = _run(launcher, tmp_path, order=STOPPING, study=_study(_slo("ttft p95 < 1s at concurrency 2")))
+
+    assert launcher.log.count("load 200") == 2
+    assert [point.load for point in record.stops] == ["concurrency 2"]
+
+
+def test_a_load_point_that_is_met_or_asked_for_whole_runs_to_its_end(tmp_path: Path) -> None:
+    slo = _slo("ttft p95 < 1s at concurrency 2")
+    good = _run(ScriptedLauncher(lambda *_: Script()), tmp_path / "a", order=STOPPING, study=_study(slo))
+    whole = _run(ScriptedLauncher(lambda *_: Script(ttft_s=3.0)), tmp_path / "b", study=_study(slo))
+
+    assert not good.stops
+    assert not whole.stops
+
+
+def test_a_load_over_http_is_stopped_while_it_runs_and_all_that_was_sent_is_kept(tmp_path: Path) -> None:
+    slo = STUDY.slo.model_copy(
+        update={"ceilings": (Ceiling.model_validate("ttft p95 < 1ms at concurrency 4"),)}
+    )
+    with serving(ServerScript(ttft_s=0.05)) as server:
+        record = _run_over_http(server.url, tmp_path, order=STOPPING, study=_study(slo))
+
+    (point,) = record.points
+    assert point.stopped is not None
+    assert record.verdict is not None
+    assert record.verdict.decision is Decision.MISSED
+    sent = read_records(tmp_path / point.file).records
+    assert point.summary.sent == point.stopped.requests <= len(sent) < 40
 
 
 CONFIRMATION = replace(ORDER, role=Role.CONFIRMATION, confirms=3, measure_all=True)

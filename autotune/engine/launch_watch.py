@@ -322,6 +322,17 @@ class WatchedEngine:
         except NoAnswerError as error:
             raise EngineError(self._watch.failure_behind(error)) from error
 
+    def abort_requests(self) -> None:
+        """Drop every request that a load has left queued or running.
+
+        Raises:
+            EngineError: the engine is gone.
+        """
+        try:
+            self._watch.api.abort_all()
+        except NoAnswerError as error:
+            raise EngineError(self._watch.failure_behind(error)) from error
+
     def failure(self) -> EngineFailure | None:
         """Return why the engine died, None while all its ranks live and none logged a cause to die."""
         return self._watch.failure()

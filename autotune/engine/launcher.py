@@ -50,6 +50,14 @@ class RunningEngine(Protocol):
         """
         ...
 
+    def abort_requests(self) -> None:
+        """Drop every request that a load has left queued or running; `flush_cache` waits until all are gone.
+
+        Raises:
+            EngineError: the engine is gone.
+        """
+        ...
+
     def failure(self) -> EngineFailure | None:
         """Return why the engine died or hangs, None while it is healthy; cheap enough to poll."""
         ...

@@ -18,7 +18,7 @@ from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Clock
 from autotune.engine.plan import LaunchPlan
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
-from autotune.request import Endpoint, LoadResult, OfferedLoad
+from autotune.request import Endpoint, LoadResult, OfferedLoad, Onlooker
 from autotune.simulator import log_text
 from autotune.simulator.assembly import BatchLog, open_scheduler
 from autotune.simulator.profile import Profile
@@ -124,9 +124,12 @@ class SimulatedEngine:
         """The engine itself: it serves loads in virtual time."""
         return self
 
-    def run(self, offered: OfferedLoad) -> LoadResult:
+    def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         """Serve the load to its end, in virtual time."""
-        return self._endpoint.run(offered)
+        return self._endpoint.run(offered, onlooker)
+
+    def abort_requests(self) -> None:
+        """Do nothing: what a load leaves behind ends with it."""
 
     def flush_cache(self) -> None:
         """Empty the prefix cache.

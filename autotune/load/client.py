@@ -7,7 +7,7 @@ every socket is closed and every process is gone before it returns.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from autotune.load.crew import run_crew
@@ -17,7 +17,7 @@ from autotune.load.shares import processes_for
 from autotune.load.silence import Pulse, silent_s
 from autotune.load.transport.framing import Limits
 from autotune.load.workload import Workload
-from autotune.request import LoadResult, OfferedLoad
+from autotune.request import LoadResult, OfferedLoad, Onlooker, RequestRecord, first_ended
 
 _WATCH_S = 0.2
 
@@ -72,15 +72,15 @@ class HttpEndpoint:
         self._on_progress = on_progress
         self._processes = processes
 
-    def run(self, offered: OfferedLoad) -> LoadResult:
-        """Serve the load to its end.
+    def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
+        """Serve the load to its end, or until its onlooker, asked five times a second, has seen enough.
 
         Raises:
             LoadError: this machine ran out of files, ports or memory, or a process of the load died.
             KeyboardInterrupt: Ctrl-C, after everything in flight was closed.
         """
-        job = replace(self._job, offered=offered)
-        watch = Watch(self._is_alive, self._silence_limit_s, self._on_progress)
+        job = replace(self._job, offered=offered, is_looked_at=onlooker is not None)
+        watch = Watch(self._is_alive, self._silence_limit_s, self._on_progress, onlooker)
         processes = self._processes or processes_for(offered)
         if processes == 1:
             result = run_job(job, _at_once, watch.beside)
@@ -90,14 +90,20 @@ class HttpEndpoint:
 
 
 class Watch:
-    """Whether the engine is still worth waiting for; `silent_s` is set once it has been silent too long."""
+    """Whether the load is still worth going on with.
+
+    `silent_s` is set once the engine has been silent too long.
+    """
 
     def __init__(
         self,
         is_alive: Callable[[], bool],
         silence_limit_s: float,
         on_progress: Callable[[int], None] | None = None,
+        onlooker: Onlooker | None = None,
     ) -> None:
+        self._onlooker = onlooker
+        self._seen: dict[int, RequestRecord] = {}
         self._is_alive = is_alive
         self._silence_limit_s = silence_limit_s
         self._on_progress = on_progress
@@ -111,7 +117,18 @@ class Watch:
         if silence_s > self._silence_limit_s:
             self.silent_s = silence_s
             return True
-        return not self._is_alive()
+        return not self._is_alive() or self._is_decided(pulses)
+
+    def _is_decided(self, pulses: Sequence[Pulse]) -> bool:
+        """Let the onlooker see the first requests, if as many as it wants are known."""
+        if self._onlooker is None:
+            return False
+        self._seen |= {record.index: record for pulse in pulses for record in pulse.records}
+        count = self._onlooker.next_look
+        if count is None or len(self._seen) < count:
+            return False
+        first = first_ended(self._seen.values(), min(pulse.open_since_s for pulse in pulses), count)
+        return first is not None and self._onlooker.is_decided(first)
 
     async def beside(self, run: Run) -> None:
         """Wait until it is over."""

@@ -9,9 +9,10 @@ import gc
 import importlib
 import importlib.util
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import httpx
@@ -41,6 +42,8 @@ _CONNECT_S = 5.0
 _SWEEP_S = 1.0
 _GARBAGE_THRESHOLDS = (200_000, 20, 100)
 _SHORT_ANSWER_BYTES = 2 * 2**10
+_TOLD_CHUNKS = 4096
+"""A pulse tells so many chunks' worth of records, so that to send it takes no longer than a few reads."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Job:
     timeouts: Timeouts
     limits: Limits
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    is_looked_at: bool = False
 
 
 Start: TypeAlias = Callable[[], Awaitable[int]]
@@ -116,6 +120,8 @@ class Run:
         self._workload = job.workload
         self._receive_clock = receive_clock
         self._records: list[RequestRecord] = []
+        self._untold: deque[RequestRecord] | None = deque() if job.is_looked_at else None
+        self._unknown: dict[Transcript, float] = {}
         self._last_byte_ns: int | None = None
         self._busy_since_ns: int | None = None
         self._ended = 0
@@ -161,7 +167,8 @@ class Run:
         """Return when a byte of an answer last came, and since when requests are in flight."""
         stamps_ns = [each.recording.last_ns for each in self._in_flight]
         self._last_byte_ns = max(filter(None, [self._last_byte_ns, *stamps_ns]), default=None)
-        return Pulse(self._last_byte_ns, self._busy_since_ns, self._ended)
+        pulse = Pulse(self._last_byte_ns, self._busy_since_ns, self._ended)
+        return pulse if self._untold is None else self._telling(pulse, self._untold)
 
     async def sweep(self) -> None:
         """Read, once a second, what has waited as long in streams that are still open, until cancelled."""
@@ -179,10 +186,21 @@ class Run:
         health = self.check.health(self._receive_clock)
         return LoadResult(tuple(records), health, began_ns=self.clock.began_ns)
 
+    def _telling(self, pulse: Pulse, untold: deque[RequestRecord]) -> Pulse:
+        """Return the pulse with what has become known since the last one, as far as it is not too much."""
+        told: list[RequestRecord] = []
+        chunks = 0
+        while untold and chunks < _TOLD_CHUNKS:
+            told.append(untold.popleft())
+            chunks += len(told[-1].chunk_times_s)
+        later_s = (*self._unknown.values(), *(record.scheduled_s for record in untold))
+        return replace(pulse, open_since_s=min(later_s, default=self.clock.now_s()), records=tuple(told))
+
     def _count_in(self, transcript: Transcript) -> None:
         if not self._in_flight:
             self._busy_since_ns = time.monotonic_ns()
         self._in_flight.add(transcript)
+        self._unknown[transcript] = transcript.attempt.scheduled_s
         self.check.begin_request()
 
     def _count_out(self, transcript: Transcript) -> None:
@@ -202,6 +220,9 @@ class Run:
         record = transcript.record(error)
         self.check.add(transcript)
         self._records.append(record)
+        if self._untold is not None:
+            self._untold.append(record)
+        self._unknown.pop(transcript, None)
         return record.failure is None
 
     def _report(self, error: LoadError) -> None:

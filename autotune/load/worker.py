@@ -41,6 +41,7 @@ class _Starter:
         """Say that everything is prepared and wait for the beginning."""
         self._connection.send(READY)
         await self._something()
+        os.set_blocking(self._connection.fileno(), True)
         began_ns: int = self._connection.recv()
         await asyncio.sleep((began_ns - time.monotonic_ns()) / 1e9)
         return began_ns

@@ -26,6 +26,7 @@ class Budget:
     launches of the search. `precision`: further rounds follow until the gain is known to plus or minus this
     share, as far as time allows; None: none do. `least_gain`: the search ends once a further launch promises
     less than this share of the best value so far (`search.stopping`); None: never for that reason.
+    `stops_early`: a load point of the search ends while it runs, once it is decided.
     """
 
     launches: int | None = None
@@ -35,6 +36,7 @@ class Budget:
     rounds: int = 2
     precision: float | None = None
     least_gain: float | None = None
+    stops_early: bool = True
 
     @property
     def confirmation_launches(self) -> int:
@@ -122,11 +124,12 @@ def reserve_s(budget: Budget, trials: Sequence[NumberedTrial], *, slots: int = 1
     """Return the seconds that the search leaves to the confirmation; 0 while nothing was measured.
 
     Slots run rounds side by side, each of them whole. Every launch of a confirmation measures every load
-    point, so that those of the search that missed a ceiling and skipped the rest say nothing about it.
+    point whole, so that those of the search that missed a ceiling, skipped the rest or stopped early say
+    nothing about it.
     """
     in_a_row = (budget.finalists + 1) * -(-budget.rounds // slots)
     records = [trial.record for trial in trials]
-    whole = [record for record in records if record.role is not Role.SEARCH or not _has_missed(record)]
+    whole = [record for record in records if record.role is not Role.SEARCH or _is_whole(record)]
     return in_a_row * (_measured_trial_s(whole) or _measured_trial_s(records))
 
 
@@ -147,8 +150,9 @@ def fits(trials: Sequence[NumberedTrial], left_s: float | None, *, reserved_s: f
     return left_s > 0 and expected_trial_s([trial.record for trial in trials]) + reserved_s <= left_s
 
 
-def _has_missed(record: TrialRecord) -> bool:
-    return record.verdict is not None and record.verdict.decision is Decision.MISSED
+def _is_whole(record: TrialRecord) -> bool:
+    has_missed = record.verdict is not None and record.verdict.decision is Decision.MISSED
+    return not has_missed and not record.stops
 
 
 def _measured_trial_s(records: Sequence[TrialRecord]) -> float:

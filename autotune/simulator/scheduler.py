@@ -156,11 +156,11 @@ class Scheduler:
         """Drop a request wherever it is, and free what it holds."""
         if sequence in self.running:
             self.running.leave(sequence)
-            self._full = False
         elif sequence is self.chunked:
             self.chunked = None
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+        self._full = False
         self.pool.give_back(sequence)
 
     def flush_cache(self) -> bool:

@@ -7,7 +7,7 @@ A request is sent at its time, reaches the scheduler `request_s` later, and its 
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from autotune.request import (
     LoadResult,
     OfferedLoad,
+    Onlooker,
     Request,
     RequestFailure,
     RequestFailureKind,
     RequestPhase,
     RequestRecord,
     conversations,
+    first_ended,
 )
 from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
 from autotune.simulator.sequence import Sequence
 
 _NO_TIMES: NDArray[np.float64] = np.empty(0)
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
+_UNASKED = RequestFailure(RequestFailureKind.STOPPED, RequestPhase.HEADERS, "the load was stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,13 @@ class VirtualEndpoint:
         self._on_turn = on_turn
         self._most_steps = most_steps
 
-    def run(self, offered: OfferedLoad) -> LoadResult:
+    def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         """Serve the load to its end. Requests that are left when the engine dies have a failure."""
         load = _Load(self._scheduler, offered, self._request_s)
         while load.is_open:
+            if onlooker is not None and load.is_decided(onlooker):
+                load.stop()
+                break
             load.deliver_arrivals()
             if self._scheduler.is_idle:
                 self._scheduler.idle_until(load.next_arrival_s)
@@ -117,6 +123,28 @@ class _Load:
     def next_arrival_s(self) -> float:
         """When the next request reaches the scheduler, on its clock; infinite if none is on its way."""
         return self._on_the_way[0][0] if self._on_the_way else inf
+
+    def is_decided(self, onlooker: Onlooker) -> bool:
+        """Let somebody look at the first requests, if as many as wanted have ended."""
+        count = onlooker.next_look
+        if count is None or len(self._ended) + len(self._records) < count:
+            return False
+        open_since_s = min((sent.scheduled_s for sent in self._under_way), default=inf)
+        if sum(each.sent.scheduled_s < open_since_s for each in self._ended) + len(self._records) < count:
+            return False
+        first = first_ended(self.records(), open_since_s, count)
+        return first is not None and onlooker.is_decided(first)
+
+    def stop(self) -> None:
+        """Give up what is in flight, as a client does that hangs up, and send nothing more."""
+        now_s = self._scheduler.now_s
+        self._to_send = iter(())
+        sent = [sent for _, _, sent in self._on_the_way if self._begin_s + sent.sent_s <= now_s]
+        self._records += [_record(each, now_s - self._begin_s, failure=_UNASKED) for each in sent]
+        self._on_the_way.clear()
+        for sequence in self._in_flight:
+            self._scheduler.abort(sequence)
+        self._give_up("the load was stopped before the answer was whole", RequestFailureKind.STOPPED)
 
     def deliver_arrivals(self) -> None:
         """Hand over every request that has arrived by now."""
@@ -166,9 +194,18 @@ class _Load:
             _record(sent, now_s - self._begin_s, failure=_GONE) for _, _, sent in self._on_the_way
         ]
         self._on_the_way.clear()
+        self._give_up("the engine died while it answered", RequestFailureKind.CUT_STREAM)
+
+    @property
+    def _under_way(self) -> Iterator[_Sent]:
+        """What has not ended; of what is on its way the first is enough, since it comes in order."""
+        yield from self._in_flight.values()
+        yield from (sent for _, _, sent in self._on_the_way[:1])
+
+    def _give_up(self, failure: str, kind: RequestFailureKind) -> None:
         for sequence, sent in self._in_flight.items():
-            sequence.failure = "the engine died while it answered"
-            self._ended.append(_Ended(sent, sequence, now_s, RequestFailureKind.CUT_STREAM))
+            sequence.failure = failure
+            self._ended.append(_Ended(sent, sequence, self._scheduler.now_s, kind))
         self._in_flight.clear()
 
     def _send_next(self, now_s: float, later: tuple[Request, ...] = ()) -> None:

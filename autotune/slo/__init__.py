@@ -2,6 +2,7 @@
 
 from autotune.slo.ceiling import Ceiling, Objective, Quantity, parse_ceiling, parse_objective
 from autotune.slo.decidable import undecidable
+from autotune.slo.early import EarlyJudge, Stop, StopKind
 from autotune.slo.promise import Slo
 from autotune.slo.verdict import (
     ERROR_RATE,
@@ -22,9 +23,12 @@ __all__ = [
     "Ceiling",
     "CeilingVerdict",
     "Decision",
+    "EarlyJudge",
     "Objective",
     "Quantity",
     "Slo",
+    "Stop",
+    "StopKind",
     "Verdict",
     "judge",
     "parse_ceiling",

@@ -5,7 +5,7 @@ Invariant: an undecided ceiling is never called met.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
 from autotune.document import Frozen
@@ -72,6 +72,20 @@ class Verdict(Frozen):
         return Decision.MET
 
     @property
+    def missed(self) -> str | None:
+        """The first ceiling that is missed, None if none is."""
+        return next((each.ceiling for each in self.ceilings if each.decision is Decision.MISSED), None)
+
+    def with_missed(self, ceilings: Collection[str | None]) -> "Verdict":
+        """Return the verdict with some ceilings missed that were decided before their load was over."""
+        missed = {"decision": Decision.MISSED}
+        return Verdict(
+            ceilings=tuple(
+                each.model_copy(update=missed) if each.ceiling in ceilings else each for each in self.ceilings
+            )
+        )
+
+    @property
     def binding(self) -> CeilingVerdict | None:
         """The ceiling with the least room, None if there are no ceilings."""
         return min(self.ceilings, key=lambda ceiling: ceiling.margin_ratio, default=None)
@@ -130,7 +144,7 @@ def _judge_ceiling(ceiling: Ceiling, measurement: Measurement, slo: Slo, error_r
 
 
 def _judge_latency(ceiling: Ceiling, good: Samples, error_rate: float) -> CeilingVerdict:
-    samples = good.with_failed(0.0 if ceiling.is_floor else ceiling.limit * (1 - WORST_MARGIN_RATIO))
+    samples = judged_samples(ceiling, good)
     margin = ceiling.margin_ratio(ceiling.quantity.statistic_of(samples))
     decided = CeilingVerdict(
         ceiling=ceiling.text,
@@ -146,6 +160,11 @@ def _judge_latency(ceiling: Ceiling, good: Samples, error_rate: float) -> Ceilin
     return _decided_by(
         decided, ceiling, samples.share_over(ceiling.limit, ceiling.quantity.percent), error_rate
     )
+
+
+def judged_samples(ceiling: Ceiling, good: Samples) -> Samples:
+    """Return a latency's samples with those of failed requests, which are on the wrong side of the limit."""
+    return good.with_failed(0.0 if ceiling.is_floor else ceiling.limit * (1 - WORST_MARGIN_RATIO))
 
 
 def _pool_ceiling(ceiling: Ceiling, each: Sequence[CeilingVerdict], error_rate: float) -> CeilingVerdict:

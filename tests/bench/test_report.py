@@ -24,6 +24,7 @@ from autotune.request import (
     Endpoint,
     LoadResult,
     OfferedLoad,
+    Onlooker,
     RequestFailure,
     RequestFailureKind,
     RequestPhase,
@@ -73,9 +74,9 @@ class Spoilt:
         self.bad = bad
         self.salts: list[int] = []
 
-    def run(self, offered: OfferedLoad) -> LoadResult:
+    def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         self.salts.append(offered.salt)
-        result = simulated().run(offered)
+        result = simulated().run(offered, onlooker)
         is_late = offered.salt % 2 == 0 and self.bad > 0
         self.bad -= is_late
         refused = RequestFailure(RequestFailureKind.HTTP_STATUS, RequestPhase.HEADERS, "503")

@@ -46,6 +46,7 @@ class LauncherContract:
             assert engine.effective.kv_tokens is not None
             assert engine.effective.flags
             assert engine.failure() is None
+            engine.abort_requests()
             engine.flush_cache()
             assert engine.failure() is None
         self.assert_gone(plan)

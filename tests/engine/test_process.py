@@ -249,6 +249,15 @@ def test_a_cache_that_stays_busy_is_an_engine_error(tmp_path: Path) -> None:
         assert "HTTP 400" in caught.value.failure.line
 
 
+def test_a_dead_engine_has_no_requests_to_drop(tmp_path: Path) -> None:
+    plan = plan_of()
+    with ProcessLauncher(_SHORT).launch(plan, tmp_path, Phases()) as engine:
+        post(plan, "/die?memory")
+        failure_soon(engine)
+        with pytest.raises(EngineError):
+            engine.abort_requests()
+
+
 def test_a_flush_of_a_dead_engine_tells_why_it_died(tmp_path: Path) -> None:
     plan = plan_of()
     with ProcessLauncher(_SHORT).launch(plan, tmp_path, Phases()) as engine:

@@ -1,5 +1,6 @@
 """A launcher whose engines do what a script says, in virtual time, for the logic of trials and the loop."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.launcher import RunningEngine
 from autotune.engine.plan import LaunchPlan
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
-from autotune.request import ClientHealth, LoadResult, OfferedLoad, RequestRecord
+from autotune.request import ClientHealth, LoadResult, OfferedLoad, Onlooker, RequestRecord, first_ended
 from autotune.space import FlagValue
 from tests.support.records import record
 
@@ -71,15 +72,19 @@ class ScriptedEngine:
     def flush_cache(self) -> None:
         self._log.append("flush")
 
+    def abort_requests(self) -> None:
+        self._log.append("abort")
+
     def failure(self) -> EngineFailure | None:
         return self._script.dies if self._runs else None
 
-    def run(self, offered: OfferedLoad) -> LoadResult:
+    def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         self._log.append(f"load {len(offered.requests)}")
         if self._script.raises is not None:
             raise self._script.raises
         self._runs += 1
         records = self._serve(offered)
+        records = _seen_enough_of(records, onlooker) or records
         self._clock.seconds += max(each.ended_s for each in records)
         overloaded = self._runs <= self._script.overloaded_runs
         client = self._script.client if overloaded else None
@@ -97,6 +102,17 @@ class ScriptedEngine:
             records.append(record(request.index, sent_s=free[slot], chunks=chunks, failed=is_failing))
             free[slot] += last
         return records
+
+
+def _seen_enough_of(records: list[RequestRecord], onlooker: Onlooker | None) -> list[RequestRecord]:
+    """Return what had ended when the onlooker had seen enough; nothing if it never had."""
+    while onlooker is not None and onlooker.next_look is not None:
+        first = first_ended(records, math.inf, onlooker.next_look)
+        if first is None:
+            break
+        if onlooker.is_decided(first):
+            return list(first)
+    return []
 
 
 class ScriptedLauncher:
