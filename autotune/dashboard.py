@@ -19,7 +19,15 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from autotune.errors import InfrastructureError
 from autotune.report.answer import SIMULATED, answer_text, margin_text
-from autotune.report.findings import decision_of, differences, failure_kind, failure_line, verdict_of
+from autotune.report.findings import (
+    decision_of,
+    differences,
+    failure_kind,
+    failure_line,
+    objective_of,
+    stop_lines,
+    verdict_of,
+)
 from autotune.report.units import duration, flag_list, metric_value
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.dashboard import Application, NotedStudy
@@ -110,8 +118,10 @@ def _note_parts(history: StudyHistory, trial: NumberedTrial) -> Iterator[str]:
     changed = differences(history, record.to_candidate())
     flags = [flag_list({name: value}) for name, value in changed.items()]
     yield "Against the baseline:\n\n" + _fenced("\n".join(flags) or "nothing differs")
-    values = zip(history.study.slo.goals, record.objectives or (), strict=False)
-    lines = [f"{goal.quantity}: {metric_value(goal.quantity.metric, value)}" for goal, value in values]
+    goals = history.study.slo.goals
+    values = [(goal.quantity, objective_of(record, goals, index)) for index, goal in enumerate(goals)]
+    lines = [f"{what}: {metric_value(what.metric, value)}" for what, value in values if value is not None]
+    lines += [fill(f"partial: {line}", _TEXT_WIDTH) for line in stop_lines(record)]
     verdict = verdict_of(history, trial)
     lines += [f"{margin_text(each)} ({each.decision})" for each in (verdict.ceilings if verdict else ())]
     lines += [f"{phase}: {duration(spent_s)}" for phase, spent_s in record.durations_s.items()]

@@ -5,9 +5,9 @@ In: a trial and its record. Out: rich `Text`. Invariant: text from outside carri
 
 from rich.text import Text
 
-from autotune.record import Outcome, TrialRecord
-from autotune.report.findings import failure_kind, failure_line
-from autotune.report.units import ABSENT, metric_value, printable
+from autotune.record import Outcome
+from autotune.report.findings import failure_kind, failure_line, objective_of
+from autotune.report.units import metric_value, printable
 from autotune.search.confirmation import NumberedTrial
 from autotune.slo import Decision, Slo
 
@@ -30,21 +30,18 @@ def trial_line(trial: NumberedTrial, slo: Slo) -> Text:
         case Outcome.MEASURED:
             decision = record.verdict.decision if record.verdict else Decision.UNDECIDED
             text.append(f"{decision:9}", style=COLOURS[decision])
-            text.append(f" {_value(record, slo):>12}  {record.role}")
+            value = metric_value(slo.goals[0].quantity.metric, objective_of(record, slo.goals, 0))
+            text.append(f" {value:>12}  {record.role}")
         case Outcome.FAILED:
             text.append("failed   ", style="red")
             text.append(f" {failure_kind(record)}")
         case _:
             text.append(f"{record.outcome:9} {_short(record.reason or '')}", style="dim")
+    for point in record.stops:
+        text.append(f" (stopped early at {point.load})", style="dim")
     if record.same_as is not None:
         text.append(f" (as trial {record.same_as})", style="dim")
     return text
-
-
-def _value(record: TrialRecord, slo: Slo) -> str:
-    if record.objectives is None:
-        return ABSENT
-    return metric_value(slo.goals[0].quantity.metric, record.objectives[0])
 
 
 def _short(line: str) -> str:

@@ -14,6 +14,7 @@ from autotune.report.findings import (
     decision_of,
     differences,
     leaders,
+    objective_of,
     trial_of,
     verdict_of,
 )
@@ -118,7 +119,7 @@ def _part(history: StudyHistory, trial: NumberedTrial) -> str:
 def _objectives(history: StudyHistory, trial: NumberedTrial) -> tuple[str, ...]:
     goals = history.study.slo.goals
     confirmed = confirmed_of(history, trial)
-    values: list[float | None] = list(trial.record.objectives or [None] * len(goals))
+    values = [objective_of(trial.record, goals, index) for index in range(len(goals))]
     if confirmed and confirmed.values:
         values = [confirmed.mean(index) for index in range(len(goals))]
     return tuple(metric_value(goal.quantity.metric, value) for goal, value in zip(goals, values, strict=True))

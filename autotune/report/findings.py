@@ -5,7 +5,8 @@ those fresh launches, never by the search's own measurement alone.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.report.pareto import pareto_front
@@ -84,8 +85,11 @@ def meeting(history: StudyHistory) -> tuple[NumberedTrial, ...]:
 
 
 def nearest(history: StudyHistory) -> NumberedTrial | None:
-    """Return the measured candidate whose binding ceiling has the most room, or is missed by the least."""
-    return max(measured(history), key=lambda trial: _room(history, trial), default=None)
+    """Return the measured candidate whose binding ceiling has the most room, or is missed by the least.
+
+    Whole measurements come first; a margin of a load point that was stopped is none to compare.
+    """
+    return max(measured(history), key=partial(_nearness, history), default=None)
 
 
 def most_promising(history: StudyHistory) -> NumberedTrial | None:
@@ -98,7 +102,7 @@ def leaders(history: StudyHistory, count: int) -> tuple[NumberedTrial, ...]:
     """Return the best candidates so far: those that meet the SLO, then the nearest to it."""
     able = {trial.number: trial for trial in meeting(history)}
     rest = [trial for trial in measured(history) if trial.number not in able]
-    return (*able.values(), *sorted(rest, key=lambda trial: -_room(history, trial)))[:count]
+    return (*able.values(), *sorted(rest, key=partial(_nearness, history), reverse=True))[:count]
 
 
 def front(history: StudyHistory) -> frozenset[int]:
@@ -116,6 +120,12 @@ def losses(record: TrialRecord, goals: Iterable[Objective]) -> tuple[float, ...]
     )
 
 
+def objective_of(record: TrialRecord, goals: Sequence[Objective], index: int) -> float | None:
+    """Return what an objective was measured to be, None if it was not, or only until its load was stopped."""
+    is_partial = any(point.load == goals[index].quantity.load for point in record.stops)
+    return record.objectives[index] if record.objectives and not is_partial else None
+
+
 def differences(history: StudyHistory, candidate: Candidate) -> dict[str, FlagValue | None]:
     """Return the flags that differ from the baseline's; None where the candidate leaves them unset."""
     baseline = baseline_of(history)
@@ -123,6 +133,11 @@ def differences(history: StudyHistory, candidate: Candidate) -> dict[str, FlagVa
     theirs = history.study.space.baseline if baseline is None else baseline.record.candidate
     names = [*history.study.space.tune, *sorted(ours.keys() | theirs.keys())]
     return {name: ours.get(name) for name in dict.fromkeys(names) if ours.get(name) != theirs.get(name)}
+
+
+def stop_lines(record: TrialRecord) -> tuple[str, ...]:
+    """Return why each load point that was stopped was; what was measured there is partial."""
+    return tuple(f"{point.load} {point.stopped}" for point in record.stops)
 
 
 def failure_kind(record: TrialRecord) -> str | None:
@@ -145,6 +160,10 @@ def failures_by_kind(history: StudyHistory) -> Mapping[str, tuple[NumberedTrial,
         if kind is not None:
             kinds.setdefault(kind, []).append(trial)
     return {kind: tuple(kinds[kind]) for kind in sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))}
+
+
+def _nearness(history: StudyHistory, trial: NumberedTrial) -> tuple[bool, float]:
+    return not trial.record.stops, _room(history, trial)
 
 
 def _room(history: StudyHistory, trial: NumberedTrial) -> float:

@@ -2,7 +2,7 @@
 
 In: a `StudyHistory`. Out: `Seen` values. Invariant: a candidate that was launched again is shown by its fresh
 launches (their mean, and the whole range of what they and their intervals cover), never by the value that
-made it a finalist.
+made it a finalist; a load point that was stopped shows no value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ class _Reader:
 
     def seen(self, record: TrialRecord) -> Seen | None:
         """Return what one launch measured, None if it did not."""
-        point = record.point(self._quantity.load)
+        point = record.whole_point(self._quantity.load)
         value = None if point is None else self._value(record, point)
         if point is None or value is None:
             return None

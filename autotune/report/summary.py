@@ -38,7 +38,7 @@ def summary_points(history: StudyHistory) -> tuple[Point, ...]:
         Point(say("Gain"), tuple(_gains(history))),
         Point(say("What binds"), tuple(_binding(history))),
         Point(say("How sure"), tuple(_certainty(history))),
-        Point(say("What it cost"), (cost_text(history),)),
+        Point(say("What it cost"), (cost_text(history), *_stopped(history))),
     )
     return tuple(row for row in rows if row.sentences)
 
@@ -74,6 +74,17 @@ def cost_text(history: StudyHistory) -> str:
         gpus=gpus,
         hours=significant(gpu_hours(history, seconds)),
     )
+
+
+def _stopped(history: StudyHistory) -> Iterator[str]:
+    """Yield how many load points were not measured to their end."""
+    count = sum(len(trial.record.stops) for trial in history.trials if trial.record.same_as is None)
+    if count:
+        yield say(
+            "{count} load points of the search were stopped early, once they were decided; what they had "
+            "shown by then is partial and compared with nothing.",
+            count=count,
+        )
 
 
 def _gains(history: StudyHistory) -> Iterator[str]:

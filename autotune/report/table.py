@@ -6,7 +6,7 @@ columns as short texts. Talks to the disk in `write_csv` only.
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.errors import ConfigError
 from autotune.metrics import Metric
 from autotune.report.atomic import replace_bytes, replace_text
-from autotune.report.findings import decision_of, failure_kind, verdict_of
+from autotune.report.findings import decision_of, failure_kind, objective_of, stop_lines, verdict_of
 from autotune.report.units import (
     ABSENT,
     duration,
@@ -27,7 +27,7 @@ from autotune.report.units import (
 )
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
-from autotune.slo import CeilingVerdict
+from autotune.slo import CeilingVerdict, Objective
 from autotune.space import FlagValue
 
 if TYPE_CHECKING:
@@ -112,10 +112,7 @@ def columns(history: StudyHistory) -> tuple[Column, ...]:
         *_outcome_columns(),
         *(_flag_column(name) for name in history.study.space.tune),
         *_engine_columns(),
-        *(
-            _objective_column(index, goal.text, goal.quantity.metric)
-            for index, goal in enumerate(history.study.slo.goals)
-        ),
+        *(_objective_column(index, history.study.slo.goals) for index in range(len(history.study.slo.goals))),
         *_verdict_columns(history),
         *(
             _statistic_column(point.label, metric, statistic)
@@ -157,11 +154,11 @@ def _engine_columns() -> tuple[Column, ...]:
     )
 
 
-def _objective_column(index: int, text: str, metric: Metric) -> Column:
+def _objective_column(index: int, goals: Sequence[Objective]) -> Column:
     def read(trial: NumberedTrial) -> float | None:
-        return trial.record.objectives[index] if trial.record.objectives else None
+        return objective_of(trial.record, goals, index)
 
-    return Column(text, "float64", read, partial(metric_value, metric))
+    return Column(goals[index].text, "float64", read, partial(metric_value, goals[index].quantity.metric))
 
 
 def _verdict_columns(history: StudyHistory) -> tuple[Column, ...]:
@@ -181,12 +178,13 @@ def _verdict_columns(history: StudyHistory) -> tuple[Column, ...]:
         Column("verdict", "str", partial(decision_of, history), str),
         Column("binding_ceiling", "str", ceiling, str),
         Column("margin_ratio", "float64", margin_ratio, percent),
+        Column("stopped", "str", lambda trial: "; ".join(stop_lines(trial.record)) or None, printable),
     )
 
 
 def _statistic_column(load: str, metric: Metric, statistic: str | None) -> Column:
     def read(trial: NumberedTrial) -> float | None:
-        point = trial.record.point(load)
+        point = trial.record.whole_point(load)
         return None if point is None else point.summary.value(metric, statistic)
 
     name = f"{metric}{'' if statistic is None else f'_{statistic}'}{_UNITS.get(metric, '_s')} at {load}"

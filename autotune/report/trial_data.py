@@ -9,7 +9,7 @@ from typing import Any
 
 from autotune.record import TrialRecord
 from autotune.report.chart import load_text, quantity_text, statistic_text, unit_of
-from autotune.report.findings import failure_kind, failure_line, verdict_of
+from autotune.report.findings import failure_kind, failure_line, stop_lines, verdict_of
 from autotune.report.language import say, word
 from autotune.report.plots.flags import flag_of
 from autotune.report.seen import (
@@ -129,6 +129,11 @@ def _failure(record: TrialRecord) -> str | None:
 
 
 def _relation(trial: NumberedTrial) -> str | None:
+    told = (_kinship(trial), *map(printable, stop_lines(trial.record)))
+    return "; ".join(filter(None, told)) or None
+
+
+def _kinship(trial: NumberedTrial) -> str | None:
     if trial.record.confirms is not None:
         return say("launches trial {number} again", number=trial.record.confirms)
     if trial.record.same_as is not None:

@@ -1,11 +1,20 @@
+from dataclasses import replace
+
 import pytest
 
+from autotune.dashboard import trial_note
 from autotune.failure import FailureKind
+from autotune.live.lines import trial_line
 from autotune.record import Outcome, Role
 from autotune.report import findings
+from autotune.report.markdown import render_markdown
+from autotune.report.seen import Measurements
+from autotune.report.table import trials_frame
+from autotune.report.trial_data import trial_data
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
-from autotune.slo import Decision
+from autotune.search.ledger import StudyHistory
+from autotune.slo import Decision, Stop, StopKind
 from autotune.space import Candidate
 from tests.support import histories as made
 
@@ -128,3 +137,35 @@ def test_a_trial_without_an_engine_gives_its_reason_as_the_decisive_line() -> No
     assert findings.failure_kind(record) == "interrupted"
     assert findings.failure_line(record) == "the controller ended"
     assert findings.failure_line(record.model_copy(update={"reason": None})) == ""
+
+
+def stopped_early(history: StudyHistory, number: int) -> StudyHistory:
+    """The study with the load points of one trial stopped early."""
+    stop = Stop(kind=StopKind.MISSED, reason="it is missed", ceiling=None, requests=32, planned=254)
+    trial = history.trials[number]
+    points = tuple(point.model_copy(update={"stopped": stop}) for point in trial.record.points)
+    cut = NumberedTrial(number, trial.record.model_copy(update={"points": points}))
+    return replace(history, trials=(*history.trials[:number], cut, *history.trials[number + 1 :]))
+
+
+def test_what_a_stopped_load_point_had_shown_is_told_as_partial_and_compared_with_nothing() -> None:
+    whole = made.nothing_meets()
+    near = findings.nearest(whole)
+    assert near is not None
+    history = stopped_early(whole, near.number)
+    trial, goals = history.trials[near.number], history.study.slo.goals
+    load = goals[0].quantity.load
+
+    assert findings.objective_of(near.record, goals, 0) is not None
+    assert findings.objective_of(trial.record, goals, 0) is None
+    assert findings.nearest(history) not in (None, trial)
+    assert f"{load} stopped after 32 of 254 requests: it is missed" in findings.stop_lines(trial.record)
+    assert Measurements(history).of(trial, goals[0].quantity) is None
+    row = trials_frame(history).set_index("number").loc[near.number]
+    assert row[[goals[0].text, f"ttft_p95_s at {load}"]].isna().all()
+    assert "stopped after 32 of 254 requests" in row["stopped"]
+    assert "stopped early, once they were decided" in render_markdown(history)
+    assert "stopped early" not in render_markdown(whole)
+    assert "stopped after 32 of 254" in trial_data(Measurements(history))["relation"][near.number]
+    assert f"(stopped early at {load})" in trial_line(trial, history.study.slo).plain
+    assert f"partial: {load} stopped after 32 of 254" in trial_note(history, trial)

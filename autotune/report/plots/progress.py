@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from autotune.failure import StartPhase
 from autotune.report.chart import Axis, Chart, Look, Plot, Series, quantity_axis
-from autotune.report.findings import meeting
+from autotune.report.findings import meeting, objective_of
 from autotune.report.language import say, word
 from autotune.report.seen import is_candidate
 from autotune.report.spent import Shift, gpu_hours, gpus_of, shifts
@@ -92,9 +92,10 @@ def _marks(history: StudyHistory) -> list[Series]:
     found = []
     for standing in Standing:
         trials = [
-            (trial, trial.record.objectives[0])
+            (trial, value)
             for trial in filter(is_candidate, history.trials)
-            if trial.record.objectives and standing_of(history, trial) is standing
+            if (value := objective_of(trial.record, history.study.slo.goals, 0)) is not None
+            and standing_of(history, trial) is standing
         ]
         if trials:
             found.append(
