@@ -27,7 +27,7 @@ from autotune.load.workload import offer, warm_up
 from autotune.metrics import Measurement, join, measure
 from autotune.record import AnswersRecord, ClientRecord, Outcome, PointRecord, Role, TrialRecord
 from autotune.request import Endpoint, LoadResult, OfferedLoad, due_order
-from autotune.slo import ERROR_RATE, LOOKS, Decision, EarlyJudge, Stop, Verdict, judge
+from autotune.slo import ERROR_RATE, LOOKS, Decision, EarlyJudge, Stop, Verdict, judge_stopped
 from autotune.space import Candidate
 from autotune.study import Study, owner_of
 
@@ -306,7 +306,6 @@ class _TrialRun:
         offered: OfferedLoad,
         endpoint: Endpoint,
         engine: RunningEngine,
-        *,
         file: Path | None = None,
         onlooker: EarlyJudge | None = None,
     ) -> LoadResult:
@@ -344,10 +343,9 @@ class _TrialRun:
         """Load an engine with an empty cache; return what came of it, why not more, why it is not valid."""
         engine.flush_cache()
         offered = offer(self.study.slo.workload, point, salt=self._salt(point, look))
-        judge_of = self._early_judge(point, len(offered.requests)) if look == 0 else None
-        file = self._raw_file(point, f"-{look}")
-        result = self._serve(offered, endpoint, engine, file=file, onlooker=judge_of)
-        stop = None if judge_of is None else judge_of.stop
+        early = self._early_judge(point, len(offered.requests)) if look == 0 else None
+        result = self._serve(offered, endpoint, engine, self._raw_file(point, f"-{look}"), early)
+        stop = early.stop if early else None
         if stop is not None:
             engine.abort_requests()
             result = replace(result, records=tuple(sorted(result.records, key=due_order)[: stop.requests]))
@@ -390,8 +388,8 @@ class _TrialRun:
         return (self.order.number * len(self.study.slo.load) + index) * (LOOKS + 1) + look
 
     def _verdict(self) -> Verdict:
-        verdict = judge(self.study.slo, self.measurements, error_rate=ERROR_RATE / LOOKS)
-        return verdict.with_missed({each.stopped.ceiling for each in self.points.values() if each.stopped})
+        stops = {label: point.stopped for label, point in self.points.items() if point.stopped}
+        return judge_stopped(self.study.slo, self.measurements, stops, error_rate=ERROR_RATE / LOOKS)
 
     def _is_undecided(self, point: LoadPoint) -> bool:
         """Whether another look can still change the trial's verdict."""

@@ -13,7 +13,7 @@ from autotune.load.arrivals import LoadPoint
 from autotune.load.workload import Workload, offer
 from autotune.metrics import Samples, measure
 from autotune.request import RequestRecord, due_order, first_ended
-from autotune.slo import ERROR_RATE, Decision, EarlyJudge, Slo, Stop, StopKind, judge
+from autotune.slo import ERROR_RATE, EarlyJudge, Slo, Stop, StopKind, Verdict, judge, judge_stopped
 from autotune.slo.early import LEAST_REQUESTS, looks_of
 from tests.support.records import record, steady_records
 from tests.support.simulated import endpoint_of, profile_without_noise, scheduler_of
@@ -278,9 +278,13 @@ def test_a_floor_is_missed_early_too() -> None:
 def test_a_verdict_keeps_what_was_decided_before_its_load_was_over() -> None:
     slo = slo_of(P95)
     seen = measure(steady_records([0.2] * REQUESTS, concurrency=CONCURRENCY), concurrency=CONCURRENCY)
-    verdict = judge(slo, {"concurrency 4": seen})
+    stop = Stop(kind=StopKind.QUEUE, reason="", ceiling=P95, requests=40, planned=254)
+    lost = stop.model_copy(update={"kind": StopKind.LOST, "ceiling": None})
 
-    assert verdict.with_missed({None}) == verdict
-    assert verdict.missed is None
-    assert verdict.with_missed({P95}).decision is Decision.MISSED
-    assert verdict.with_missed({P95}).missed == P95
+    def judged(stops: dict[str, Stop]) -> Verdict:
+        return judge_stopped(slo, {"concurrency 4": seen}, stops, error_rate=ERROR_RATE)
+
+    assert judged({}) == judge(slo, {"concurrency 4": seen})
+    assert judged({}).missed is None
+    assert judged({"concurrency 4": stop}).missed == P95
+    assert judged({"concurrency 4": lost}).ceilings == ()

@@ -17,6 +17,7 @@ from autotune.errors import StudyError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import Answer
 from autotune.search.confirmation import NumberedTrial
+from autotune.search.gp.history import PARTIAL
 from autotune.search.place import place_of
 from autotune.search.repeats import SearchEnd
 from autotune.search.sampler import (
@@ -160,6 +161,8 @@ class Ledger:
         trial = Trial(self._optuna, trial_id)
         for judged in record.verdict.ceilings if record.verdict else ():
             trial.set_constraint(judged.ceiling, violation(judged))
+        if {point.load for point in record.stops} & {goal.quantity.load for goal in self.study.slo.goals}:
+            self._set_attribute(asked, PARTIAL, value=True)
         state = _STATES[record.outcome]
         values = list(record.objectives or ()) if state is TrialState.COMPLETE else None
         self._optuna.tell(asked.number, values, state=state)

@@ -2,7 +2,7 @@
 
 from autotune.slo.ceiling import Ceiling, Objective, Quantity, parse_ceiling, parse_objective
 from autotune.slo.decidable import undecidable
-from autotune.slo.early import EarlyJudge, Stop, StopKind
+from autotune.slo.early import EarlyJudge, Stop, StopKind, judge_stopped
 from autotune.slo.promise import Slo
 from autotune.slo.verdict import (
     ERROR_RATE,
@@ -31,6 +31,7 @@ __all__ = [
     "StopKind",
     "Verdict",
     "judge",
+    "judge_stopped",
     "parse_ceiling",
     "parse_objective",
     "pool",

@@ -6,7 +6,7 @@ Invariants: a load point that an objective needs stops only for a candidate that
 called missed early only if the whole load's value would miss it however well the other requests went.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -18,7 +18,7 @@ from autotune.metrics import LATENCIES, Measurement, Metric, measure
 from autotune.request import RequestRecord
 from autotune.slo.ceiling import Ceiling
 from autotune.slo.promise import Slo
-from autotune.slo.verdict import ERROR_RATE, Decision, decide_share, judged_samples
+from autotune.slo.verdict import ERROR_RATE, Decision, Verdict, decide_share, judge, judged_samples
 from autotune.stalls import StallLimit, stalls
 
 PARTS = 8
@@ -144,6 +144,24 @@ class EarlyJudge:
             requests=len(seen.records),
             planned=self._planned,
         )
+
+
+def judge_stopped(
+    slo: Slo, measurements: Mapping[str, Measurement], stops: Mapping[str, Stop], *, error_rate: float
+) -> Verdict:
+    """Return the verdict where some load points, by their labels, were stopped.
+
+    What a stop decided stays decided. A point that was only begun (LOST) says nothing about its ceilings.
+    """
+    begun = {label for label, stop in stops.items() if stop.kind is StopKind.LOST}
+    seen = {label: each for label, each in measurements.items() if label not in begun}
+    missed, decision = {stop.ceiling for stop in stops.values()}, {"decision": Decision.MISSED}
+    ceilings = judge(slo, seen, error_rate=error_rate).ceilings
+    return Verdict(
+        ceilings=tuple(
+            each.model_copy(update=decision) if each.ceiling in missed else each for each in ceilings
+        )
+    )
 
 
 def looks_of(planned: int, concurrency: int | None) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ Invariant: an undecided ceiling is never called met.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from autotune.document import Frozen
@@ -75,15 +75,6 @@ class Verdict(Frozen):
     def missed(self) -> str | None:
         """The first ceiling that is missed, None if none is."""
         return next((each.ceiling for each in self.ceilings if each.decision is Decision.MISSED), None)
-
-    def with_missed(self, ceilings: Collection[str | None]) -> "Verdict":
-        """Return the verdict with some ceilings missed that were decided before their load was over."""
-        missed = {"decision": Decision.MISSED}
-        return Verdict(
-            ceilings=tuple(
-                each.model_copy(update=missed) if each.ceiling in ceilings else each for each in self.ceilings
-            )
-        )
 
     @property
     def binding(self) -> CeilingVerdict | None:

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 import autotune.search
 from autotune.search import CrashAwareSampler
 from autotune.search.gp.acquisition import log_improvement
+from autotune.search.gp.history import PARTIAL
 from autotune.search.gp.model import signed_log
 from autotune.search.gp.output import Output
 from autotune.search.gp.prior import Prediction
@@ -80,6 +81,20 @@ def test_reseeding_parts_two_equal_samplers() -> None:
     other.sampler.reseed_rng()
 
     assert one.ask(SPACE).params != other.ask(SPACE).params
+
+
+def test_the_values_of_a_load_that_was_stopped_teach_nothing() -> None:
+    def proposal(value: float, *, partial: bool) -> Mapping[str, Any]:
+        study = _study()
+        _run(study, 14, limit=0.6)
+        trial = study.ask(SPACE)
+        trial.set_user_attr(PARTIAL, value=partial)
+        trial.set_constraint("y", 0.5)
+        study.tell(trial, value)
+        return study.ask(SPACE).params
+
+    assert proposal(1e-3, partial=True) == proposal(1e3, partial=True)
+    assert proposal(1e-3, partial=False) != proposal(1e3, partial=False)
 
 
 def test_pending_trials_are_not_proposed_again() -> None:

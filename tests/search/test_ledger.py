@@ -8,6 +8,7 @@ from autotune.record import Outcome, Role
 from autotune.search.ledger import AskedTrial, Ledger, read_history
 from autotune.search.repeats import SearchEnd, due_again
 from autotune.search.sampler import SamplerKind, make_sampler
+from autotune.slo import Stop, StopKind
 from autotune.space import Candidate
 from autotune.study import save_study
 from tests.support.trials import STUDY, failed, measured
@@ -67,6 +68,18 @@ def test_a_missed_ceiling_is_a_violated_constraint_and_a_failure_has_no_value(tm
     assert missed.constraints[ceiling] == pytest.approx(2.0)
     assert crashed.values is None
     assert ledger._optuna.best_trial.number == 0
+
+
+def test_the_value_of_a_stopped_load_point_is_told_as_partial(tmp_path: Path) -> None:
+    ledger = _open(tmp_path)
+    whole = measured(200.0, ttft_s=3.0)
+    stop = Stop(kind=StopKind.MISSED, reason="", ceiling=None, requests=32, planned=254)
+    points = tuple(point.model_copy(update={"stopped": stop}) for point in whole.points)
+    ledger.tell(_ask(ledger), whole)
+    ledger.tell(_ask(ledger), whole.model_copy(update={"points": points}))
+
+    assert [bool(trial.user_attrs.get("partial")) for trial in ledger._optuna.trials] == [False, True]
+    assert ledger.trials()[1].record.points[0].stopped == stop
 
 
 def test_a_trial_that_was_cut_off_is_run_again_once_with_the_same_candidate(tmp_path: Path) -> None:

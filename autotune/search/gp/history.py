@@ -14,6 +14,9 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+PARTIAL = "partial"
+"""A trial's user attribute: True if its values are of a load that was stopped; nothing is learnt of them."""
+
 IsCrash: TypeAlias = Callable[[FrozenTrial], bool]
 
 
@@ -24,12 +27,16 @@ def has_failed(trial: FrozenTrial) -> bool:
 
 @dataclass(frozen=True)
 class Seen:
-    """A finished trial; `values` None if it crashed or its values are no finite numbers."""
+    """A finished trial; `values` None if it crashed or its values are no finite numbers.
+
+    `is_partial`: they are not of a whole measurement, and say nothing but that there is one.
+    """
 
     params: Mapping[str, Any]
     values: tuple[float, ...] | None
     constraints: Mapping[str, float]
     crashed: bool
+    is_partial: bool = False
 
     @property
     def is_feasible(self) -> bool:
@@ -49,6 +56,11 @@ class History:
     def measured(self) -> tuple[Seen, ...]:
         """The trials with values."""
         return tuple(each for each in self.seen if each.values is not None)
+
+    @property
+    def whole(self) -> tuple[Seen, ...]:
+        """The trials whose values are those of whole measurements."""
+        return tuple(each for each in self.measured if not each.is_partial)
 
 
 def history_of(study: Study, trial: FrozenTrial, names: set[str], is_crash: IsCrash) -> History:
@@ -87,4 +99,5 @@ def _seen(trial: FrozenTrial, signs: tuple[float, ...], *, crashed: bool) -> See
         values=tuple(sign * value for sign, value in zip(signs, told, strict=True)) if is_measured else None,
         constraints={} if crashed else trial.constraints,
         crashed=crashed,
+        is_partial=bool(trial.user_attrs.get(PARTIAL)),
     )

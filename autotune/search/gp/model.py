@@ -121,8 +121,8 @@ class Model:
         return [row for row, each in enumerate(self._history.seen) if each.values is not None]
 
     def _value_output(self, objective: _Objective) -> Output | None:
-        rows = self._measured()
-        told = [each.values[objective.index] for each in self._history.measured if each.values]
+        rows = [row for row in self._measured() if not self._history.seen[row].is_partial]
+        told = [each.values[objective.index] for each in self._history.whole if each.values]
         targets = np.array([objective.target(value) for value in told], dtype=float)
         return self._output(rows, targets, objective.expected(self._part(rows).predictions), self._error)
 
@@ -179,7 +179,7 @@ def _usual_error(predictions: Sequence[Prediction] | None) -> float:
 
 def _objective(history: History, batches: Sequence[Batch], index: int) -> _Objective:
     sign = history.signs[index]
-    values = [sign * each.values[index] for each in history.measured if each.values]
+    values = [sign * each.values[index] for each in history.whole if each.values]
     predictions = [each for batch in batches for each in batch.predictions or ()]
     values += [each.values[index] for each in predictions if each.values]
     return _Objective(index, sign, is_log=all(value > 0 for value in values))

@@ -180,9 +180,7 @@ def _best(history: History) -> list[Seen]:
     """Return the best measured trials, feasible ones first; of several objectives each counts in turn."""
     count = len(history.signs)
     ranked = [
-        sorted(
-            history.measured, key=lambda each: (each.is_feasible, (each.values or ())[index]), reverse=True
-        )
+        sorted(history.whole, key=lambda each: (each.is_feasible, (each.values or ())[index]), reverse=True)
         for index in range(count)
     ]
     in_turn = [each for row in zip(*ranked, strict=True) for each in row]
