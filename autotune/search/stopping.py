@@ -2,7 +2,7 @@
 
 In: what the best candidate that is left is expected to gain. Out: that gain, if it is too little. Pure. The
 rule is CherryPick's (Alipourfard et al., NSDI 2017): stop once the expected improvement falls under a share
-of the best value, and not before some launches. That share is the price of a launch, as in cost-aware
+of the best value, and not before some are known. That share is the price of a launch, as in cost-aware
 stopping (Xie et al., arXiv 2507.12453; a study's launches cost about the same), and well chosen if it is what
 measurements can tell apart (Makarova et al., AutoML 2022). Invariant: a search without a feasible candidate
 has everything to gain.
@@ -10,11 +10,12 @@ has everything to gain.
 
 from collections.abc import Sequence
 
-from autotune.search.budget import Budget, launches_used
+from autotune.record import Outcome, Role
+from autotune.search.budget import Budget
 from autotune.search.confirmation import NumberedTrial
 
-FEWEST_LAUNCHES = 10
-"""A model that has seen less is not trusted to end a search; CherryPick asks for six, of fewer parameters."""
+FEWEST_MEASURED = 10
+"""A model of fewer values is not trusted to end a search; crashes have none. CherryPick asks for six."""
 
 
 def too_little(gain: float | None, budget: Budget, trials: Sequence[NumberedTrial]) -> float | None:
@@ -23,6 +24,12 @@ def too_little(gain: float | None, budget: Budget, trials: Sequence[NumberedTria
     `gain`: a share of the best feasible value, weighed by the chance that the candidate is feasible; None if
     it is not known (`sampler.Proposal`).
     """
-    if gain is None or budget.least_gain is None or launches_used(trials) < FEWEST_LAUNCHES:
+    if gain is None or budget.least_gain is None or _measured(trials) < FEWEST_MEASURED:
         return None
     return gain if gain < budget.least_gain else None
+
+
+def _measured(trials: Sequence[NumberedTrial]) -> int:
+    """Return how many launches of the search, or of the baseline, have values."""
+    records = [trial.record for trial in trials if trial.record.role is not Role.CONFIRMATION]
+    return sum(record.outcome is Outcome.MEASURED and bool(record.durations_s) for record in records)

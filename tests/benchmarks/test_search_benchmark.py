@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autotune.search.stopping import FEWEST_LAUNCHES
+from autotune.search.stopping import FEWEST_MEASURED
 from tests.benchmarks.search import synthetic
 from tests.benchmarks.search.methods import Method, methods
 from tests.benchmarks.search.problem import Launch, Problem
@@ -55,13 +55,13 @@ def _method(*gains: float | None) -> Method:
 def test_a_study_stops_at_the_first_launch_that_promises_too_little_after_enough_of_them(
     problem: Problem,
 ) -> None:
-    early = [None, 0.001, *[0.5] * (FEWEST_LAUNCHES - 1), 0.005, 0.5]
+    early = [None, 0.001, *[0.5] * (FEWEST_MEASURED - 1), 0.005, 0.5]
     stopped, short, silent = (
         run(problem, _method(*gains), 0, 40, (40,)).stopped for gains in (early, early[:5], [None, None])
     )
 
     assert stopped is not None
-    assert stopped.launches == FEWEST_LAUNCHES + 1
+    assert stopped.launches == FEWEST_MEASURED + 1
     assert short is not None
     assert short.launches == 5
     assert silent is None

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from autotune.search.stopping import FEWEST_LAUNCHES
+from autotune.search.stopping import FEWEST_MEASURED
 from tests.benchmarks.search.methods import Method
 from tests.benchmarks.search.problem import Launch, Problem, launch
 
@@ -108,7 +108,8 @@ def _stopped(problem: Problem, launches: Sequence[Launch], seed: int) -> Stop | 
     gains = [made.gain for made in launches]
     if all(gain is None for gain in gains):
         return None
+    measured = np.cumsum([made.value is not None for made in launches]).tolist()
     too_little = (i for i, gain in enumerate(gains) if gain is not None and gain < LEAST_GAIN)
-    stop = next((i for i in too_little if i >= FEWEST_LAUNCHES), len(launches))
+    stop = next((i for i in too_little if i and measured[i - 1] >= FEWEST_MEASURED), len(launches))
     done = launches[:stop]
     return Stop(stop, _exported(problem, done, seed), _crashes(done))
