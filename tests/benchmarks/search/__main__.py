@@ -10,7 +10,7 @@ launches the rule of `autotune.search.stopping` ends the search at its default o
 counts where it never did), and what what is exported then lacks to the true optimum (median/90th percentile).
 crashes: median. misses, worse: share of studies whose last export misses its SLO, or is worse than the
 baseline. s/launch: CPU, the simulated launch included. Development seeds begin at 0, reporting seeds
-(--report) at 1000: nothing is tuned on the latter.
+(--report) at 1000: nothing is tuned on the latter. `seen.md` has what was seen.
 """
 
 import argparse
