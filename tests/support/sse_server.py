@@ -70,11 +70,12 @@ class SseServer:
     in_flight: int = 0
     peak_in_flight: int = 0
     open_connections: int = 0
-    is_ending: bool = False
+    transports: list[asyncio.WriteTransport] = field(default_factory=list)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open_connections += 1
+        self.transports.append(writer.transport)
         peer = Peer(reader, writer, self.connections)
         try:
             while await self._one_request(peer):
@@ -84,8 +85,6 @@ class SseServer:
         finally:
             self.open_connections -= 1
             writer.close()
-            if self.is_ending:  # what is not sent by now would keep the socket open
-                writer.transport.abort()
 
     async def _one_request(self, peer: Peer) -> bool:
         head = await peer.reader.readuntil(b"\r\n\r\n")
@@ -160,13 +159,14 @@ def serving(script: Script | None = None) -> Iterator[SseServer]:
         server.url = f"http://{host}:{port}"
         ready.set()
         await stop.wait()
-        server.is_ending = True
         listener.close()
         while open_now := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.sleep(0)  # one that was accepted just now has to begin before it can be cancelled
             for handler in open_now:
                 handler.cancel()
             await asyncio.gather(*open_now, return_exceptions=True)
+        for transport in server.transports:  # what is not sent by now would keep the socket open
+            transport.abort()
         for _ in range(3):  # a transport closes its socket in a later turn of the loop
             await asyncio.sleep(0)
 
