@@ -27,7 +27,7 @@ from autotune.request import (
     first_ended,
 )
 from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
-from autotune.simulator.sequence import Sequence
+from autotune.simulator.sequence import Sequence, Stay
 
 _NO_TIMES: NDArray[np.float64] = np.empty(0)
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
@@ -180,12 +180,16 @@ class _Load:
         return _record(ended.sent, ended.ended_s - self._begin_s, sequence, token_times, failure)
 
     def _token_times_of(self, sequence: Sequence, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        pieces = [_NO_TIMES]
-        for stay in sequence.stays:
-            end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
-            pieces.append(np.array([stay.first_token_s - self._begin_s]))
-            pieces.append(times[stay.first_step - self._first_step : end_step - self._first_step])
-        return np.concatenate(pieces)
+        pieces = [self._times_of(stay, times) for stay in sequence.stays]
+        return pieces[0] if len(pieces) == 1 else np.concatenate((_NO_TIMES, *pieces))
+
+    def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
+        stepped = times[stay.first_step - self._first_step : end_step - self._first_step]
+        all_s = np.empty(len(stepped) + 1)
+        all_s[0] = stay.first_token_s - self._begin_s
+        all_s[1:] = stepped
+        return all_s
 
     def _bury(self, now_s: float) -> None:
         """Fail everything that was sent; nothing more is sent to a dead engine."""
