@@ -60,10 +60,12 @@ class RunningBatch:
         elif self._longest_offset == length - self.step:
             self._longest_offset = None
 
-    def advance(self, steps: int) -> None:
-        """Let every sequence gain `steps` tokens."""
+    def advance(self, steps: int) -> int:
+        """Let every sequence gain `steps` tokens, and return how many these are together."""
+        gained = steps * len(self._members)
         self.step += steps
-        self.context_sum += steps * len(self)
+        self.context_sum += gained
+        return gained
 
     def steps_to_first_end(self) -> int:
         """Return after how many steps the next sequence is complete; the batch must not be empty."""

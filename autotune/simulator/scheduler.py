@@ -331,11 +331,11 @@ class Scheduler:
         return steps if most_steps is None else min(steps, most_steps)
 
     def _decode_load(self) -> DecodeLoad:
-        return DecodeLoad(len(self.running), self.running.context_sum, self.running.longest_context)
+        running = self.running
+        return DecodeLoad(len(running), running.context_sum, running.longest_context)
 
     def _grow(self, steps: int) -> None:
-        self.pool.take_unowned(steps * len(self.running))
-        self.running.advance(steps)
+        self.pool.take_unowned(self.running.advance(steps))
 
     def _finish_complete(self, turn: Turn) -> None:
         for sequence in self.running.take_complete():
