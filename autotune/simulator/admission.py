@@ -4,8 +4,8 @@ In: the pool, the running batch, the new-token ratio, the flags. Out: pieces of 
 one attempt only. Source: PrefillAdder in managers/schedule_policy.py of SGLang 0.5.23.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from autotune.simulator.flags import SchedulerFlags
 from autotune.simulator.pool import KvPool
@@ -16,8 +16,7 @@ CLIPPED_NEW_TOKENS = 4096  # SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION
 _UNLIMITED = 1 << 60
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Part of a prompt that one prefill pass computes."""
 
     sequence: Sequence
@@ -76,9 +75,9 @@ class PrefillAttempt:
 
     def go_on_with(self, chunked: Sequence) -> bool:
         """Serve the half-prefilled sequence first; return whether it stays half-prefilled."""
-        room = min(self._chunk_left, self._left())
-        wanted = min(chunked.to_compute, int(room) if room > 0 else max(self._chunk_left, 0))
-        new = min(wanted, self._pool.available)
+        available, chunk_left = self._pool.available, self._chunk_left
+        room = min(chunk_left, available - self._total_offset)
+        new = min(chunked.to_compute, int(room) if room > 0 else max(chunk_left, 0), available)
         if new > 0:
             self._add(chunked, new, reserve=min(chunked.to_generate, CLIPPED_NEW_TOKENS))
         return chunked.to_compute > 0
@@ -101,9 +100,10 @@ class PrefillAttempt:
         need = extend + min(sequence.to_generate, CLIPPED_NEW_TOKENS) + self._page
         if need >= self._left():
             return Admitted.NO_TOKENS
-        if self._whole_pages(extend) > self._input_left and self.pieces:
+        charged = self._whole_pages(extend)
+        if charged > self._input_left and self.pieces:
             return Admitted.NO_BUDGET
-        if self._whole_pages(extend) <= self._chunk_left:
+        if charged <= self._chunk_left:
             return Admitted.WHOLE
         return Admitted.CHUNKED if self._chunk_room(sequence) > 0 else Admitted.NO_BUDGET
 

@@ -16,7 +16,7 @@ It leaves out padding to captured graph sizes and the overlap of scheduling with
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,7 @@ _BLOCK = 1024
 _LEAST_FACTOR = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class PrefillLoad:
+class PrefillLoad(NamedTuple):
     """What a prefill pass computes: new tokens, and token pairs (each new token with what is before it)."""
 
     new_tokens: int
@@ -37,12 +36,14 @@ class PrefillLoad:
     @classmethod
     def of(cls, pieces: Iterable[tuple[int, int]]) -> "PrefillLoad":
         """Return the load of pieces given as (tokens before, new tokens)."""
-        pieces = tuple(pieces)
-        return cls(sum(new for _, new in pieces), sum(new * (before + new / 2) for before, new in pieces))
+        tokens, pairs = 0, 0.0
+        for before, new in pieces:
+            tokens += new
+            pairs += new * (before + new / 2)
+        return cls(tokens, pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeLoad:
+class DecodeLoad(NamedTuple):
     """What a decode pass computes: sequences, their summed context and the longest one."""
 
     sequences: int
@@ -63,6 +64,7 @@ class StepCosts:
         self._launch_factor = 1 + profile.step.launch_noise_ratio * self._generator.standard_normal()
         self._factors, self._used = np.empty(0), 0
         self._is_cold = True
+        self._bases: dict[int, float] = {}
 
     def prefill_s(self, load: PrefillLoad) -> float:
         """Return the duration of one prefill pass and use up its noise."""
@@ -80,8 +82,6 @@ class StepCosts:
 
     def decode_s(self, load: DecodeLoad, steps: int) -> NDArray[np.float64]:
         """Return the durations of the next `steps` decode passes; `use_decodes` says how many were run."""
-        if steps == 1:
-            return np.array([self._one_decode_s(load)]) * self._peek_factors(1)
         growth = np.arange(steps)
         durations = self._decode_base_s(load.sequences) + self._step.decode_context_s * (
             load.context_sum + load.sequences * growth
@@ -91,11 +91,13 @@ class StepCosts:
             durations *= self._step.eager_decode_ratio
         return durations * self._peek_factors(steps)
 
-    def _one_decode_s(self, load: DecodeLoad) -> float:
-        """Return the first of `decode_s` without noise, by the same operations."""
+    def one_decode_s(self, load: DecodeLoad) -> float:
+        """Return the first of `decode_s`, by the same operations."""
         seconds = self._decode_base_s(load.sequences) + self._step.decode_context_s * load.context_sum
         seconds += self._step.decode_longest_s * load.longest_context
-        return seconds * self._step.eager_decode_ratio if load.sequences > self._graph_limit else seconds
+        if load.sequences > self._graph_limit:
+            seconds *= self._step.eager_decode_ratio
+        return seconds * self._peek_factor()
 
     def use_decodes(self, steps: int) -> None:
         """Use up the noise of `steps` decode passes."""
@@ -111,6 +113,11 @@ class StepCosts:
         return seconds
 
     def _decode_base_s(self, sequences: int) -> float:
+        if sequences not in self._bases:
+            self._bases[sequences] = self._new_base_s(sequences)
+        return self._bases[sequences]
+
+    def _new_base_s(self, sequences: int) -> float:
         step = self._step
         covered = _covered(self._experts, sequences) - _covered(self._experts, 1)
         return (
@@ -118,9 +125,14 @@ class StepCosts:
         )
 
     def _take_factor(self) -> float:
-        factor = float(self._peek_factors(1)[0])
+        factor = self._peek_factor()
         self._used += 1
         return factor
+
+    def _peek_factor(self) -> float:
+        if self._used == len(self._factors):
+            self._peek_factors(1)
+        return self._factors.item(self._used)
 
     def _peek_factors(self, count: int) -> NDArray[np.float64]:
         missing = self._used + count - len(self._factors)

@@ -43,7 +43,7 @@ def in_policy_order(
 
 def _longest_prefix_first(queue: list[Sequence], pool: KvPool) -> list[Sequence]:
     """Sort by cached prefix; of several that would compute the same uncached prefix, all but one go last."""
-    if all(each.request.prefix_group is None for each in queue):
+    if {each.request.prefix_group for each in queue} == {None}:
         return queue
     seen: set[int] = set()
     keys: dict[Sequence, tuple[bool, int]] = {}

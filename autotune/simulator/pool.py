@@ -76,7 +76,8 @@ class KvPool:
     def take_unowned(self, tokens: int) -> None:
         """Count tokens as private; the caller knows whose they are (one per running sequence and step)."""
         self.private += tokens
-        self._evict_down_to(self.capacity - self.private)
+        if self.private + self.cached > self.capacity:
+            self._evict_down_to(self.capacity - self.private)
 
     def give_back(self, sequence: Sequence) -> None:
         """Free everything that the sequence holds, uncached (it was retracted or aborted)."""
@@ -106,7 +107,7 @@ class KvPool:
         if self._caches and tokens > 0:
             self._entries[sequence] = _Entry(tokens)
             self.cached += tokens
-        if _group(sequence) in self._entries:
+        if sequence.request.prefix_group is not None and _group(sequence) in self._entries:
             self._entries.move_to_end(_group(sequence))
 
     def flush(self) -> None:

@@ -31,16 +31,18 @@ class RunningBatch:
 
     def join(self, sequence: Sequence, now_s: float) -> None:
         """Add a sequence whose prompt is complete and whose next token came out at `now_s`."""
+        step = self.step
         sequence.generated += 1
-        sequence.stays.append(Stay(now_s, self.step))
-        self._members[sequence] = self.step
-        self._end_sum += self.step + sequence.to_generate
+        sequence.stays.append(Stay(now_s, step))
+        end, length = step + sequence.to_generate, sequence.length
+        self._members[sequence] = step
+        self._end_sum += end
         self._longest_output_tokens = max(self._longest_output_tokens, sequence.request.output_tokens)
         self._joins += 1
-        heapq.heappush(self._ends, (self.step + sequence.to_generate, self._joins, sequence))
-        self.context_sum += sequence.length
-        if self._longest_offset is not None:
-            self._longest_offset = max(self._longest_offset, sequence.length - self.step)
+        heapq.heappush(self._ends, (end, self._joins, sequence))
+        self.context_sum += length
+        if self._longest_offset is not None and length - step > self._longest_offset:
+            self._longest_offset = length - step
 
     def leave(self, sequence: Sequence) -> None:
         """Remove a sequence and bring its own counts up to date."""
@@ -51,16 +53,19 @@ class RunningBatch:
         sequence.computed += gained
         sequence.private += gained
         sequence.stays[-1].end_step = self.step
-        self.context_sum -= sequence.length
+        length = sequence.length
+        self.context_sum -= length
         if not self._members:
             self._longest_offset = 0
-        elif self._longest_offset == sequence.length - self.step:
+        elif self._longest_offset == length - self.step:
             self._longest_offset = None
 
-    def advance(self, steps: int) -> None:
-        """Let every sequence gain `steps` tokens."""
+    def advance(self, steps: int) -> int:
+        """Let every sequence gain `steps` tokens, and return how many these are together."""
+        gained = steps * len(self._members)
         self.step += steps
-        self.context_sum += steps * len(self)
+        self.context_sum += gained
+        return gained
 
     def steps_to_first_end(self) -> int:
         """Return after how many steps the next sequence is complete; the batch must not be empty."""
@@ -70,8 +75,8 @@ class RunningBatch:
 
     def take_complete(self) -> list[Sequence]:
         """Remove and return the sequences that have all their tokens, in the order they joined."""
-        complete = []
-        while self._ends and (self._is_stale(self._ends[0]) or self._ends[0][0] <= self.step):
+        complete: list[Sequence] = []
+        while self._ends and self._ends[0][0] <= self.step:
             entry = heapq.heappop(self._ends)
             if not self._is_stale(entry):
                 self.leave(entry[2])

@@ -248,7 +248,7 @@ class Scheduler:
 
     def _prefill(self, pieces: tuple[Piece, ...]) -> Turn:
         started_s = self.now_s
-        load = PrefillLoad.of((piece.before, piece.new) for piece in pieces)
+        load = PrefillLoad.of([(piece.before, piece.new) for piece in pieces])
         if load.new_tokens > self._prefill_room_tokens:
             return self._die(pieces)
         decode_load = self._decode_load() if self._mixes_decodes() else None
@@ -294,24 +294,33 @@ class Scheduler:
         if not self.running:
             return Turn(TurnKind.DECODE, started_s, started_s, aborted=aborted, retraction=retraction)
         load = self._decode_load()
-        durations = self._costs.decode_s(load, self._steps_without_event(most_steps))
-        # the clock is added up pass by pass, so that a run of passes and single passes agree to the bit
-        if len(durations) == 1:
-            times, steps = self.now_s + durations, 1
-        else:
-            times = np.cumsum(np.concatenate(((self.now_s,), durations)))[1:]
-            steps = min(len(times), int(times.searchsorted(until_s)) + 1)
+        times = self._decode_times(load, self._steps_without_event(most_steps), until_s)
+        steps = len(times)
         self._costs.use_decodes(steps)
         self._grow(steps)
-        self.now_s = float(times[steps - 1])
+        self.now_s = times.item(-1)
         if retraction is None:
             self.ratio = max(self.ratio - steps * self._decay, self._floor_ratio)
         self._decodes_owed = max(0, self._decodes_owed - steps)
-        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times[:steps], decoded=load.sequences)
+        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times, decoded=load.sequences)
         turn.decode_load = load
         turn.retraction, turn.aborted = retraction, aborted
         self._finish_complete(turn)
         return turn
+
+    def _decode_times(self, load: DecodeLoad, most_steps: int, until_s: float) -> NDArray[np.float64]:
+        """Return when each of the next decode passes ends, up to the first that ends at or after `until_s`.
+
+        The clock is added up pass by pass, so that a run of passes and single passes agree to the bit.
+        """
+        if most_steps == 1:
+            return np.array([self.now_s + self._costs.one_decode_s(load)])
+        durations = self._costs.decode_s(load, most_steps)
+        durations[0] += self.now_s
+        times = durations.cumsum()
+        if times.item(-1) < until_s:
+            return times
+        return times[: int(times.searchsorted(until_s)) + 1]
 
     def _steps_without_event(self, most_steps: int | None) -> int:
         steps = min(self.running.steps_to_first_end(), self.pool.available // len(self.running))
@@ -322,11 +331,11 @@ class Scheduler:
         return steps if most_steps is None else min(steps, most_steps)
 
     def _decode_load(self) -> DecodeLoad:
-        return DecodeLoad(len(self.running), self.running.context_sum, self.running.longest_context)
+        running = self.running
+        return DecodeLoad(len(running), running.context_sum, running.longest_context)
 
     def _grow(self, steps: int) -> None:
-        self.pool.take_unowned(steps * len(self.running))
-        self.running.advance(steps)
+        self.pool.take_unowned(self.running.advance(steps))
 
     def _finish_complete(self, turn: Turn) -> None:
         for sequence in self.running.take_complete():

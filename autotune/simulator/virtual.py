@@ -27,9 +27,11 @@ from autotune.request import (
     first_ended,
 )
 from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
-from autotune.simulator.sequence import Sequence
+from autotune.simulator.sequence import Sequence, Stay
 
 _NO_TIMES: NDArray[np.float64] = np.empty(0)
+_ONES = np.ones(4096, dtype=np.int64)
+_ONES.flags.writeable = False
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
 _UNASKED = RequestFailure(RequestFailureKind.STOPPED, RequestPhase.HEADERS, "the load was stopped")
 
@@ -77,15 +79,16 @@ class VirtualEndpoint:
     def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         """Serve the load to its end. Requests that are left when the engine dies have a failure."""
         load = _Load(self._scheduler, offered, self._request_s)
+        scheduler = self._scheduler
         while load.is_open:
             if onlooker is not None and load.is_decided(onlooker):
                 load.stop()
                 break
             load.deliver_arrivals()
-            if self._scheduler.is_idle:
-                self._scheduler.idle_until(load.next_arrival_s)
+            if scheduler.is_idle:
+                scheduler.idle_until(load.next_arrival_s)
                 continue
-            turn = self._scheduler.turn(until_s=load.next_arrival_s, most_steps=self._most_steps)
+            turn = scheduler.turn(until_s=load.next_arrival_s, most_steps=self._most_steps)
             if self._on_turn is not None:
                 self._on_turn(turn)
             load.account(turn)
@@ -154,7 +157,8 @@ class _Load:
 
     def account(self, turn: Turn) -> None:
         """Keep the turn's token times, and send a next request for each that ended."""
-        self._token_times.append(turn.token_times_s)
+        if len(turn.token_times_s):
+            self._token_times.append(turn.token_times_s)
         if turn.kind is TurnKind.DIED:
             self._bury(turn.ended_s)
             return
@@ -180,12 +184,16 @@ class _Load:
         return _record(ended.sent, ended.ended_s - self._begin_s, sequence, token_times, failure)
 
     def _token_times_of(self, sequence: Sequence, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        pieces = [_NO_TIMES]
-        for stay in sequence.stays:
-            end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
-            pieces.append(np.array([stay.first_token_s - self._begin_s]))
-            pieces.append(times[stay.first_step - self._first_step : end_step - self._first_step])
-        return np.concatenate(pieces)
+        pieces = [self._times_of(stay, times) for stay in sequence.stays]
+        return pieces[0] if len(pieces) == 1 else np.concatenate((_NO_TIMES, *pieces))
+
+    def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
+        stepped = times[stay.first_step - self._first_step : end_step - self._first_step]
+        all_s = np.empty(len(stepped) + 1)
+        all_s[0] = stay.first_token_s - self._begin_s
+        all_s[1:] = stepped
+        return all_s
 
     def _bury(self, now_s: float) -> None:
         """Fail everything that was sent; nothing more is sent to a dead engine."""
@@ -253,6 +261,11 @@ def _record(
         output_tokens=len(token_times),
         cached_tokens=0 if sequence is None else sequence.cached_tokens or 0,
         chunk_times_s=token_times,
-        chunk_tokens=np.ones(len(token_times), dtype=np.int64),
+        chunk_tokens=_ones(len(token_times)),
         failure=failure,
     )
+
+
+def _ones(count: int) -> NDArray[np.int64]:
+    """Return one token for each time; short answers share theirs, which nobody can write to."""
+    return _ONES[:count] if count <= len(_ONES) else np.ones(count, dtype=np.int64)

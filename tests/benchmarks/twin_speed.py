@@ -1,0 +1,79 @@
+"""What the twin costs a candidate, beside its limit of 20 ms: python -m tests.benchmarks.twin_speed
+
+CPU milliseconds of this process, since wall time on a shared machine says little: a prediction of a candidate
+that was not seen before, at two load points of 300 requests each (the scenario's concurrency and half of it).
+Candidates are spread over the scenario's space; those that cannot start cost nothing and are left out.
+
+Seen on a busy machine of two cores: 47 ms, 2.3 times the limit (1.1 chunk/TTFT, 3.2 KV-bound, 2.7 OOM edge,
+2.8 shared prefix, 1.8 DP attention). Decode passes between events are one move already; what is left is some
+1,300 turns a candidate, most of them prefill passes, at 35 microseconds of interpreted Python each, in no one
+place.
+"""
+
+import time
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+
+from autotune.search.gp.encoding import Encoding
+from autotune.search.sampler import SpaceDomain
+from autotune.search.twin import Twin
+from autotune.simulator.profile import read_profile
+from autotune.slo import Slo
+from tests.benchmarks.search.problem import Problem
+from tests.benchmarks.search.simulated import SCENARIOS, Scenario, problem_of
+
+LIMIT_MS = 20.0
+CANDIDATES = 60
+REQUESTS = 300
+
+
+def main() -> None:
+    print(f"{'scenario':16}{'candidates':>11}{'mean ms':>9}{'median':>8}{'worst':>8}{'limit':>7}{'ratio':>7}")
+    everything: list[float] = []
+    for scenario in SCENARIOS:
+        spent_ms = costs_ms(two_points(scenario))
+        everything += spent_ms
+        show(scenario.name, spent_ms)
+    show("all", everything)
+
+
+def show(name: str, spent_ms: list[float]) -> None:
+    mean = sum(spent_ms) / len(spent_ms)
+    print(
+        f"{name:16}{len(spent_ms):>11}{mean:>9.1f}{median(spent_ms):>8.1f}{max(spent_ms):>8.1f}"
+        f"{LIMIT_MS:>7.0f}{mean / LIMIT_MS:>7.2f}"
+    )
+
+
+def two_points(scenario: Scenario) -> Scenario:
+    """Return the scenario with a second load point at half its concurrency, both of 300 requests."""
+    concurrency = scenario.slo["load"][0]["concurrency"]
+    load = [{"concurrency": each, "requests": REQUESTS} for each in (concurrency, concurrency // 2)]
+    return replace(scenario, slo={**scenario.slo, "load": load})
+
+
+def costs_ms(scenario: Scenario) -> list[float]:
+    """Return what each candidate that can start costs."""
+    problem = problem_of(scenario)
+    twin = Twin(read_profile(scenario.profile), problem.space, Slo.model_validate(scenario.slo))
+    spent_ms = []
+    for params in spread(problem):
+        began_s = time.process_time()
+        prediction = twin.predict(params)
+        if prediction.values is not None:
+            spent_ms.append(1000 * (time.process_time() - began_s))
+    return spent_ms
+
+
+def spread(problem: Problem) -> list[dict[str, object]]:
+    """Return candidates all over the space, the same every time."""
+    domain = SpaceDomain(problem.space, lambda _: True)
+    encoding = Encoding(domain.distributions)
+    rows = encoding.spread(CANDIDATES, np.random.default_rng(3))
+    return [dict(domain.complete(values)) for values in encoding.values(rows)]
+
+
+if __name__ == "__main__":
+    main()
