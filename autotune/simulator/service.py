@@ -253,5 +253,5 @@ def changed_running_limit(body: object, most: int) -> int | None:
         raise _bad("set_internal_state", f"Input should be a valid number: {error}") from None
     if set(values) != {"pp_max_micro_batch_size"}:
         return None
-    limit = int(values["pp_max_micro_batch_size"])
-    return limit if 1 <= limit <= most else None
+    limit = values["pp_max_micro_batch_size"]
+    return int(limit) if 1 <= limit <= most else None

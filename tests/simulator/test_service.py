@@ -264,6 +264,8 @@ def test_the_model_runs_at_its_own_pace_in_wall_clock_time() -> None:
         ({"pp_max_micro_batch_size": "8"}, 8),
         ({"pp_max_micro_batch_size": 0}, None),
         ({"pp_max_micro_batch_size": 100_000}, None),
+        ({"pp_max_micro_batch_size": "nan"}, None),
+        ({"pp_max_micro_batch_size": float("inf")}, None),
         ({"chunked_prefill_size": 128}, None),
     ],
 )
