@@ -6,6 +6,8 @@ closed by `close`.
 """
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from contextlib import ExitStack
@@ -23,9 +25,8 @@ KEEP_ALIVE_S = 2.0
 """Below uvicorn's 5 s, so that the server never closes a connection while a request is on its way."""
 _PREPARED_AT_ONCE = 64
 
-Address: TypeAlias = tuple[
-    socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-]
+Place: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+Address: TypeAlias = tuple[socket.AddressFamily, Place]
 
 
 class Pool:
@@ -131,7 +132,7 @@ class Pool:
             sock.setblocking(False)  # noqa: FBT003 - the standard library takes it by position
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._clock.arm(sock)
-            await asyncio.get_running_loop().sock_connect(sock, place)
+            await _handshake(sock, place)
             session = None if self._tls is None else TlsSession(self._tls, self._host)
             if session is not None:
                 await session.shake_hands(sock)
@@ -149,6 +150,21 @@ class Pool:
         )
         self._open.add(connection)
         return connection
+
+
+async def _handshake(sock: socket.socket, place: Place) -> None:
+    """Connect; on one machine the handshake is over at once, and an event loop would only wait for a turn.
+
+    Raises:
+        OSError: nobody is there.
+    """
+    outcome = sock.connect_ex(place)
+    if outcome == errno.EINPROGRESS:
+        outcome = sock.connect_ex(place)
+    if outcome == errno.EALREADY:
+        await asyncio.get_running_loop().sock_connect(sock, place)
+    elif outcome not in {0, errno.EISCONN}:
+        raise OSError(outcome, os.strerror(outcome))
 
 
 async def _resolved(host: str, port: int) -> list[Address]:

@@ -3,7 +3,8 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -302,3 +303,51 @@ def test_the_clocks_do_not_drift_while_nobody_sets_them() -> None:
     assert clock.drift_ns() < 1_000_000
     assert clock.stamp_ns([]) <= time.monotonic_ns()
     assert clock.stamp_ns([(1, 35, bytes(16))]) <= time.monotonic_ns()
+
+
+def test_a_server_whose_queue_of_connections_is_full_is_waited_for_and_given_up(
+    with_full_queue: tuple[str, socket.socket],
+) -> None:
+    url, _ = with_full_queue
+
+    async def work(client: httpx.AsyncClient) -> None:
+        with pytest.raises(httpx.ConnectTimeout, match=r"no connection within 0\.2 s"):
+            await client.get("/", timeout=0.2)
+
+    with_client(url, work)
+    with pytest.raises(httpx.ConnectTimeout, match=r"no 2 connections within 0\.2 s"):
+        asyncio.run(prepared(url, 2, 0.2))
+
+
+def test_a_connection_that_is_not_there_at_once_is_used_when_it_is(
+    with_full_queue: tuple[str, socket.socket],
+) -> None:
+    url, listener = with_full_queue
+
+    async def main() -> None:
+        connecting = asyncio.create_task(prepared(url, 1, 30))
+        await asyncio.sleep(0.1)
+        assert not connecting.done()
+        for _ in range(2):  # then the queue has room for the next attempt, which the kernel makes in a second
+            listener.accept()[0].close()
+        await connecting
+
+    asyncio.run(main())
+
+
+async def prepared(url: str, count: int, timeout_s: float) -> None:
+    transport = StampedTransport(url, ReceiveClock())
+    try:
+        await transport.pool.prepare(count, timeout_s)
+    finally:
+        await transport.aclose()
+
+
+@pytest.fixture
+def with_full_queue() -> Iterator[tuple[str, socket.socket]]:
+    """An address at which no further connection is taken before one of those that wait is."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener, ExitStack() as waiting:
+        address = listener.getsockname()
+        for _ in range(2):
+            waiting.enter_context(socket.create_connection(address))
+        yield f"http://127.0.0.1:{address[1]}", listener
