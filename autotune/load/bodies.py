@@ -1,11 +1,10 @@
 """Request bodies, written before they are needed.
 
-In: a load's requests. Out: the bytes of each one's body, once. Those of the first requests are made by
-`write_first`, before the clock starts; then, whenever there is time, those of the next, since the answers of
-a burst all end within a few milliseconds. Invariant: what waits is bounded, in number and in bytes.
+In: a load's requests. Out: the bytes of each one's body, once. Those of the first requests are there before
+the clock starts; then, whenever there is time, those of the next, since the answers of a burst all end within
+a few milliseconds. Invariant: what waits is bounded, in number and in bytes.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator
 
 from autotune.load.backlog import Later
@@ -42,14 +41,8 @@ class Bodies:
         self._next = 0
         self._taken_early: set[int] = set()
         self._is_queued = False
-
-    async def write_first(self) -> None:
-        """Make the bodies that may wait; whatever else is to be prepared goes on meanwhile."""
         while self._has_room:
-            for _ in range(_PER_JOB):
-                if self._has_room:
-                    self._add_next()
-            await asyncio.sleep(0)
+            self._add_next()
 
     def take(self, request: Request) -> bytes:
         """Return the body of a request, once."""

@@ -85,7 +85,7 @@ async def _serve(job: Job, start: Start, companion: Companion) -> "Run":
     transport = StampedTransport(job.base_url, receive_clock, job.limits)
     try:
         run = Run(job, transport, receive_clock)
-        await asyncio.gather(_connect(transport, job), run.bodies.write_first())
+        await _connect(transport, job)
         run.begin(await start())
         load = dispatch(job.offered, run.serve, run.clock.now_s)
         await _until_one_ends(
@@ -116,7 +116,7 @@ class Run:
         self._turnstile = Turnstile()
         self.backlog = Backlog(self._turnstile.is_crowded)
         prompts = prompter(job.offered, job.workload, vocabulary_size=job.vocabulary_size)
-        self.bodies = Bodies(job.offered, job.workload, job.model, prompts, self.backlog.add)
+        self._bodies = Bodies(job.offered, job.workload, job.model, prompts, self.backlog.add)
         self._workload = job.workload
         self._receive_clock = receive_clock
         self._records: list[RequestRecord] = []
@@ -147,7 +147,7 @@ class Run:
         error: StreamError | None = None
         try:
             await self._turnstile.enter()
-            error = await self._exchange.run(self.bodies.take(request), transcript)
+            error = await self._exchange.run(self._bodies.take(request), transcript)
         except asyncio.CancelledError:
             message = "the load was stopped before the answer was whole"
             error = StreamError(RequestFailureKind.STOPPED, message)

@@ -1,4 +1,3 @@
-import asyncio
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -30,9 +29,7 @@ class Counted:
 
 def bodies_of(count: int, prompts: Counted, jobs: deque[Iterator[None]], slots: int | None = None) -> Bodies:
     offered = OfferedLoad(tuple(Request(index, 2, 3) for index in range(count)), slots)
-    ready = Bodies(offered, WORKLOAD, "m", prompts, jobs.append)
-    asyncio.run(ready.write_first())
-    return ready
+    return Bodies(offered, WORKLOAD, "m", prompts, jobs.append)
 
 
 def ids_in(body: bytes) -> list[int]:

@@ -16,7 +16,7 @@ import httpx
 from autotune.engine.plan import LaunchPlan
 from tests.support import late_clock as late_clock_program
 from tests.support.docker_plans import client_of, kill_container
-from tests.testbed.bed import Bed
+from tests.testbed.bed import Bed, Host
 from tests.testbed.image import IMAGE
 
 Act: TypeAlias = Callable[[Bed, LaunchPlan], None]
@@ -122,20 +122,26 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@contextmanager
+def running_on(host: Host, *argv: str) -> Iterator[None]:
+    """Run a program on a node: from its first line of output on, until the context ends."""
+    with subprocess.Popen([*host.enter(), *argv], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        try:
+            yield
+        finally:
+            for pid in children_of(program.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def stranger_on(port: int, host: str) -> Around:
     @contextmanager
     def around(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
         listen = f"import socket, time; s = socket.create_server(('', {port}))"
         program = f"{listen}; print('up', flush=True); time.sleep(99)"
-        argv = [*bed[host].enter(), "python3", "-c", program]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE) as stranger:
-            assert stranger.stdout is not None
-            stranger.stdout.readline()
-            try:
-                yield
-            finally:
-                for pid in children_of(stranger.pid):
-                    os.kill(pid, signal.SIGKILL)
+        with running_on(bed[host], "python3", "-c", program):
+            yield
 
     return around
 
@@ -191,16 +197,11 @@ def late_clock(bed: Bed, _plan: LaunchPlan) -> Iterator[None]:
     """Let the engine on b tell a time that is half a minute behind."""
     told, true = bed["b"].socket, bed["b"].socket.with_suffix(".true")
     told.rename(true)
-    argv = [*bed["b"].enter(), sys.executable, late_clock_program.__file__, str(told), str(true), "-30"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as clock:
-        assert clock.stdout is not None
-        clock.stdout.readline()
-        try:
+    try:
+        with running_on(bed["b"], sys.executable, late_clock_program.__file__, str(told), str(true), "-30"):
             yield
-        finally:
-            for pid in children_of(clock.pid):
-                os.kill(pid, signal.SIGKILL)
-            true.rename(told)
+    finally:
+        true.rename(told)
 
 
 @contextmanager

@@ -118,7 +118,7 @@ class DockerNode:
             raise self._no_image(image, str(error)) from error
 
     def _no_image(self, image: str, why: str) -> NodeError:
-        message = f"no image {image}, and it cannot be pulled: {why}"
+        message = f"no image {image}, and it cannot be pulled: {why}; pull or load it there by hand"
         return NodeError(self.node.name, message, FailureKind.IMAGE_MISSING)
 
     # ---- containers
