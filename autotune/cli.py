@@ -104,7 +104,9 @@ def tune(
     study: Annotated[str | None, typer.Option(help="The study's name; from the files by default.")] = None,
     runs: RunsFolder = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of the search and of the simulator.")] = 0,
-    sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
+    sampler: Annotated[
+        str | None, typer.Option(help="gp, tpe or random; by default gp, tpe for a simulated study.")
+    ] = None,
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
     rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
     lang: Lang = "en",
@@ -130,7 +132,7 @@ def tune(
     from autotune.live.session import tune_watched
     from autotune.report.language import parse_language, speaking
     from autotune.search.budget import Budget, parse_least_gain, parse_share, seconds_until
-    from autotune.search.sampler import parse_sampler
+    from autotune.search.sampler import default_sampler, parse_sampler
 
     gc.freeze()  # the modules stay: no collection needs to look at them again
     gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
@@ -147,7 +149,8 @@ def tune(
         stops_early=stop_early,
         least_gain=parse_least_gain(least_gain),
     )
-    kind, folder = parse_sampler(sampler), runs / draft.study.name
+    kind = default_sampler(draft.study.space) if sampler is None else parse_sampler(sampler)
+    folder = runs / draft.study.name
     with _stoppable():
         history = tune_watched(
             draft.study, budget, folder, _console(),

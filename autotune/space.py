@@ -203,6 +203,7 @@ class SearchSpace(Frozen):
     of the form [PYTHON, -m, MODULE], which the default is.
     One engine spans all nodes, unless `nodes_per_engine` says of how many it takes: the nodes are then dealt
     into slots of that many, in their order, and every slot runs a launch of its own at the same time.
+    `try`: candidates that the search launches first, in this order, each written as the baseline is.
     """
 
     engine: Literal["sglang"] = "sglang"
@@ -226,6 +227,7 @@ class SearchSpace(Frozen):
     tune: dict[str, Tunable] = Field(min_length=1)
     require: tuple[str, ...] = ()
     baseline: dict[str, FlagValue] = Field(default={})
+    tried_first: tuple[dict[str, FlagValue], ...] = Field(default=(), alias="try")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -239,7 +241,7 @@ class SearchSpace(Frozen):
         refuse(
             (
                 *self._doubly_set(),
-                *self._strange_baseline(),
+                *self._strange_candidates(),
                 *self._strange_requirements(),
                 *self._strange_conditions(),
                 *self._repeated_nodes(),
@@ -255,11 +257,11 @@ class SearchSpace(Frozen):
                 message = f"{name!r} is both fixed (flags) and tuned (tune)"
                 yield Misplaced(message, at=("tune", name), remedy="Keep one of the two.")
 
-    def _strange_baseline(self) -> Iterator[Misplaced]:
-        for name in self.baseline:
-            if name not in self.tune:
+    def _strange_candidates(self) -> Iterator[Misplaced]:
+        for at, flags in self.written_candidates:
+            for name in (each for each in flags if each not in self.tune):
                 remedy = did_you_mean(name, self.tune) or "Put it under 'flags', or under 'tune' as well."
-                yield Misplaced(f"{name!r} is not tuned", at=("baseline", name), remedy=remedy)
+                yield Misplaced(f"{name!r} is not tuned", at=(*at, name), remedy=remedy)
 
     def _strange_requirements(self) -> Iterator[Misplaced]:
         known = {*self.flags, *self.tune}
@@ -286,6 +288,12 @@ class SearchSpace(Frozen):
             message = f"preload imports a Python module, and the command is {' '.join(self.command)!r}"
             remedy = "Write command: [PYTHON, -m, sglang.launch_server], or leave preload out."
             yield Misplaced(message, at=("preload",), remedy=remedy)
+
+    @property
+    def written_candidates(self) -> tuple[tuple[KeyPath, Mapping[str, FlagValue]], ...]:
+        """The candidates that the file spells out, each with where it stands there."""
+        tried = ((("try", index), flags) for index, flags in enumerate(self.tried_first))
+        return ((("baseline",), self.baseline), *tried)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -156,7 +156,7 @@ def _space_problems(space: SearchSpace, document: Document) -> tuple[Problem, ..
         *_expression_problems(space, document),
         *_launcher_problems(space, document),
     )
-    return problems or tuple(_baseline_problems(space, document))
+    return problems or tuple(_candidate_problems(space, document))
 
 
 def _flag_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
@@ -168,22 +168,23 @@ def _flag_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
     for section, name, message in dict.fromkeys(checked):  # two values of a flag may be wrong alike
         if message is not None:
             yield document.problem((section, name), message)
-    for name, value in space.baseline.items():
-        if not space.tune[name].contains(value):
-            yield document.problem(
-                ("baseline", name), f"{value!r} is not among the values that tune.{name} allows"
-            )
+    for at, flags in space.written_candidates:
+        for name, value in flags.items():
+            if not space.tune[name].contains(value):
+                message = f"{value!r} is not among the values that tune.{name} allows"
+                yield document.problem((*at, name), message)
 
 
-def _baseline_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
-    """Refuse a baseline that cannot run: it would say nothing, and every gain would be unknown."""
-    reason = dialect_of(space.engine).invalid_reason(space, Candidate.of(space.baseline))
-    if reason is not None:
-        yield document.problem(
-            ("baseline",),
-            f"the engine would refuse the baseline: {reason}",
-            "Change 'flags' or 'baseline' to what you run today.",
-        )
+def _candidate_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:
+    """Refuse a candidate that cannot run; such a baseline would say nothing, and every gain be unknown."""
+    for at, flags in space.written_candidates:
+        reason = dialect_of(space.engine).invalid_reason(space, Candidate.of(flags))
+        if reason is None:
+            continue
+        what, remedy = "the baseline", "Change 'flags' or 'baseline' to what you run today."
+        if at[0] == "try":
+            what, remedy = "this candidate", "Change it or take it out."
+        yield document.problem(at, f"the engine would refuse {what}: {reason}", remedy)
 
 
 def _expression_problems(space: SearchSpace, document: Document) -> Iterator[Problem]:

@@ -176,18 +176,34 @@ class _Tuner:
             self.observe(SearchEnded(end, self.expected_gain))
 
     def _next_of_search(self) -> AskedTrial | None:
+        space = self.study.space
         if self._is_baseline_next():
-            baseline = Candidate.of(self.study.space.baseline).to_dict()
-            expected = dialect_of(self.study.space.engine).known_defaults(self.study.space, baseline)
-            return self.ledger.ask_for(Candidate.of(baseline), Role.BASELINE, {**expected, **baseline})
+            return self._ask_for(Candidate.of(space.baseline), Role.BASELINE)
         if self._search_end() is not None:
             return None
         due = self._due_again()
         if due:
             return self.ledger.ask_again(due[0])
+        wanted = self._wanted()
+        if wanted is not None:
+            return self._ask_for(wanted, Role.SEARCH)
         proposal = self.ledger.propose()
         self.expected_gain = too_little(proposal.gain, self.budget, self.finished)
         return self.ledger.ask(proposal.candidate) if self.expected_gain is None else None
+
+    def _wanted(self) -> Candidate | None:
+        """Return the next candidate that the file wants tried, None if each was begun."""
+        searched = (each.record for each in self.finished if each.record.role is Role.SEARCH)
+        begun = self._taken() | {record.to_candidate() for record in searched}
+        return next(
+            (each for each in map(Candidate.of, self.study.space.tried_first) if each not in begun), None
+        )
+
+    def _ask_for(self, candidate: Candidate, role: Role) -> AskedTrial:
+        """Ask for a candidate that the space's file spells out; the engine chooses what it leaves out."""
+        flags, space = candidate.to_dict(), self.study.space
+        expected = dialect_of(space.engine).known_defaults(space, flags)
+        return self.ledger.ask_for(candidate, role, {**expected, **flags})
 
     def _is_baseline_next(self) -> bool:
         return (

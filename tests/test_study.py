@@ -193,3 +193,31 @@ def test_a_baseline_that_the_engine_would_refuse_is_refused_before_any_launch(tm
     assert "space.yaml" in text
     assert "the engine would refuse the baseline" in text
     assert "Change 'flags' or 'baseline'" in text
+
+
+def test_a_candidate_to_be_tried_is_checked_as_the_baseline_is_and_named_by_its_place(tmp_path: Path) -> None:
+    tried = [{"max-running-requests": 2}, {"max-running-requests": 3}, {"max-running-request": 1}]
+    space = {"tune": {"max-running-requests": {"int": [1, 2]}}, "try": tried}
+
+    unknown = _problems(tmp_path, space)
+    outside = _problems(tmp_path, space | {"try": tried[:2]})
+
+    assert "try.2.max-running-request: 'max-running-request' is not tuned" in unknown
+    assert "Did you mean 'max-running-requests'?" in unknown
+    assert (
+        "try.1.max-running-requests: 3 is not among the values that tune.max-running-requests allows"
+        in outside
+    )
+
+
+def test_a_candidate_to_be_tried_that_the_engine_would_refuse_is_refused_before_any_launch(
+    tmp_path: Path,
+) -> None:
+    tune = {"chunked-prefill-size": {"int": [64, 256]}}
+
+    text = _problems(
+        tmp_path, {"flags": {"page-size": 64}, "tune": tune, "try": [{"chunked-prefill-size": 100}]}
+    )
+
+    assert "try.0: the engine would refuse this candidate" in text
+    assert "Change it or take it out." in text

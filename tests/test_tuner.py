@@ -58,6 +58,37 @@ def test_a_study_begins_with_its_baseline_and_ends_with_an_answer(tmp_path: Path
     assert winner.record.candidate["max-running-requests"] == best
 
 
+def test_what_the_file_wants_tried_is_launched_before_what_the_sampler_draws(tmp_path: Path) -> None:
+    wanted = ({"max-running-requests": 24}, {"chunked-prefill-size": 1024, "max-running-requests": 48})
+    study = STUDY.model_copy(update={"space": STUDY.space.model_copy(update={"tried_first": wanted})})
+    launcher = ScriptedLauncher(_faster_with_more_slots)
+
+    history = _tune(launcher, tmp_path, study=study)
+
+    searched = [each.record.candidate for each in history.trials if each.record.role is Role.SEARCH]
+    assert tuple(searched[:2]) == wanted
+    assert "chunked-prefill-size" not in launcher.launches[1]
+    assert wanted[0] not in searched[2:]
+    assert wanted[1] not in searched[2:]
+
+
+def test_a_wanted_candidate_whose_measurement_stays_invalid_is_given_up_as_any_other(tmp_path: Path) -> None:
+    wanted = {"max-running-requests": 24}
+    study = STUDY.model_copy(update={"space": STUDY.space.model_copy(update={"tried_first": (wanted,)})})
+
+    overloaded = ClientHealth(loop_lag_p99_s=9.0, cpu_ratio=1.0, peak_in_flight=4)
+
+    def late_client(flags: dict[str, str], _launch: int) -> Script:
+        is_wanted = flags.get("max-running-requests") == "24"
+        return Script(client=overloaded) if is_wanted else _faster_with_more_slots(flags, 0)
+
+    history = _tune(ScriptedLauncher(late_client), tmp_path, study=study)
+
+    outcomes = [each.record.outcome for each in history.trials if each.record.candidate == wanted]
+    assert outcomes == [Outcome.INVALID] * 2
+    assert history.answer is not None
+
+
 def test_confirmations_are_interleaved_and_start_with_the_baseline(tmp_path: Path) -> None:
     history = _tune(ScriptedLauncher(_faster_with_more_slots), tmp_path)
 

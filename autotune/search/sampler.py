@@ -28,7 +28,16 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 import autotune.search
 from autotune.errors import parse_choice
 from autotune.record import Outcome, TrialRecord
-from autotune.space import Candidate, Choices, FlagValue, FloatRange, IntRange, SearchSpace, Tunable
+from autotune.space import (
+    Candidate,
+    Choices,
+    FlagValue,
+    FloatRange,
+    IntRange,
+    LauncherKind,
+    SearchSpace,
+    Tunable,
+)
 
 if TYPE_CHECKING:
     from autotune.search.gp.prior import Prior
@@ -56,6 +65,15 @@ def parse_sampler(name: str) -> SamplerKind:
         ConfigError: there is none.
     """
     return parse_choice(SamplerKind, "--sampler", name)
+
+
+def default_sampler(space: SearchSpace) -> SamplerKind:
+    """Return the sampler of a study that names none.
+
+    A launch that costs nothing is not worth a Gaussian process, and a simulated study has no twin that would
+    make it the better one (`search.twin`).
+    """
+    return SamplerKind.TPE if space.launcher is LauncherKind.SIMULATED else SamplerKind.GP
 
 
 @dataclass(frozen=True)

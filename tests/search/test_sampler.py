@@ -11,11 +11,13 @@ from autotune.search.sampler import (
     UNIFORM_DRAWS,
     SamplerKind,
     coordinates,
+    default_sampler,
     distribution_of,
     make_sampler,
     trial_at,
 )
-from autotune.space import Candidate
+from autotune.space import Candidate, LauncherKind
+from tests.support.trials import STUDY
 from tests.test_space import space_of
 
 SPACE = space_of(
@@ -117,3 +119,12 @@ def test_a_distribution_covers_exactly_the_allowed_ends() -> None:
 def test_coordinates_are_always_inside_the_space(flags: dict[str, Any]) -> None:
     for name, value in coordinates(SPACE, flags).items():
         assert SPACE.tune[name].contains(value)
+
+
+@pytest.mark.parametrize("launcher", list(LauncherKind))
+def test_only_a_simulated_study_is_searched_without_a_model_by_default(launcher: LauncherKind) -> None:
+    space = STUDY.space.model_copy(update={"launcher": launcher})
+
+    is_simulated = launcher is LauncherKind.SIMULATED
+
+    assert default_sampler(space) is (SamplerKind.TPE if is_simulated else SamplerKind.GP)
