@@ -170,13 +170,22 @@ def report(
     markdown: Annotated[Path | None, typer.Option(help="Write the report as Markdown here.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write all trials as Parquet here.")] = None,
     images: Annotated[Path | None, typer.Option(help="Write every plot as PNG and SVG here.")] = None,
+    slo: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Judge the same launches under this SLO file instead.")
+    ] = None,
     lang: Lang = "en",
     watch: Annotated[bool, typer.Option("--watch", help="Show a running study live; read only.")] = False,
 ) -> None:
-    """Show a study's results, also while it runs; write them as HTML, Markdown, CSV, Parquet, pictures."""
+    """Show a study's results, also while it runs; write them as HTML, Markdown, CSV, Parquet, pictures.
+
+    With --slo, the recorded launches are judged again from their raw records under other ceilings and
+    objectives of the same requests; nothing is launched, stored or exported.
+    """
     from autotune.report.language import parse_language, speaking
     from autotune.search.ledger import read_history
 
+    if watch and slo is not None:
+        raise ConfigError("--watch shows a study under its own SLO: leave out --watch or --slo")
     with speaking(parse_language(lang)):
         if watch:
             from autotune.live.watch import watch_study
@@ -184,7 +193,8 @@ def report(
             watch_study(_folder(study, runs), _console())
             return
         asked = {"html": html, "csv": csv, "markdown": markdown, "parquet": parquet, "images": images}
-        _show(read_history(_folder(study, runs)), **asked)
+        history = read_history(_folder(study, runs))
+        _show(history if slo is None else _judged_again(history, slo), **asked)
 
 
 @app.command()
@@ -410,7 +420,18 @@ def _show(history: "StudyHistory", **asked: Path | None) -> None:
     console = _console()
     console.print(terminal_report(history))
     console.print(commands_text(history), soft_wrap=True)
-    print(f"report: {write_files(history, **asked)}")
+    if page := write_files(history, **asked):
+        print(f"report: {page}")
+
+
+def _judged_again(history: "StudyHistory", path: Path) -> "StudyHistory":
+    from autotune.search.other_slo import read_other_slo
+    from autotune.search.rejudged import rejudge
+
+    draft = read_other_slo(path, history.study)
+    for warning in draft.warnings:
+        print(f"autotune: warning: {warning}", file=sys.stderr)
+    return rejudge(history, draft.slo, path)
 
 
 def _exit_by(history: "StudyHistory") -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from autotune.errors import InfrastructureError
-from autotune.report.answer import SIMULATED, answer_text, margin_text
+from autotune.report.answer import answer_text, margin_text
 from autotune.report.findings import (
     decision_of,
     differences,
@@ -28,6 +28,7 @@ from autotune.report.findings import (
     stop_lines,
     verdict_of,
 )
+from autotune.report.marks import SIMULATED
 from autotune.report.units import duration, flag_list, metric_value
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.dashboard import Application, NotedStudy

@@ -59,6 +59,19 @@ class StudyDraft:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SloDraft:
+    """An SLO that was read, where its keys stand in the file, and what is worth a warning in it.
+
+    `inputs_sha256`: as a study's.
+    """
+
+    slo: Slo
+    document: Document
+    warnings: tuple[str, ...]
+    inputs_sha256: Mapping[str, str]
+
+
 def read_study(
     space_path: Path,
     slo_path: Path,
@@ -78,9 +91,7 @@ def read_study(
         space = space if launcher is None else space.model_copy(update={"launcher": launcher})
         space = _with_whole_profile(space, space_file)
         problems += _space_problems(space, space_file)
-    slo_file, slo = _read(slo_path, Slo, problems)
-    if slo_file is not None and slo is not None:
-        slo = _with_files(slo, slo_file, problems)
+    slo_file, slo = _read_slo(slo_path, problems)
     if space is None or slo_file is None or slo is None or problems:
         raise ConfigError(problems)
     name = name or _study_name(space_path, slo_path)
@@ -90,6 +101,19 @@ def read_study(
         )
     study = Study(name=name, space=space, slo=slo, seed=seed, inputs_sha256=_inputs_sha256(slo))
     return StudyDraft(study, (*_warnings(space), *_undecidable(slo, slo_file)))
+
+
+def read_slo(path: Path) -> SloDraft:
+    """Read an SLO file by itself.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    problems: list[Problem] = []
+    document, slo = _read_slo(path, problems)
+    if document is None or slo is None or problems:
+        raise ConfigError(problems)
+    return SloDraft(slo, document, tuple(_undecidable(slo, document)), _inputs_sha256(slo))
 
 
 def save_study(study: Study, folder: Path) -> None:
@@ -141,6 +165,14 @@ def _read(path: Path, model: type[Model], problems: list[Problem]) -> tuple[Docu
     except ConfigError as error:
         problems += error.problems
         return document, None
+
+
+def _read_slo(path: Path, problems: list[Problem]) -> tuple[Document | None, Slo | None]:
+    """Return the file and the SLO, as far as there are, with whole paths of the files that it names."""
+    document, slo = _read(path, Slo, problems)
+    if document is None or slo is None:
+        return document, None
+    return document, _with_files(slo, document, problems)
 
 
 def _with_whole_profile(space: SearchSpace, document: Document) -> SearchSpace:

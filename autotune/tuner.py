@@ -44,7 +44,7 @@ from autotune.search.repeats import (
     baseline_is_due,
     due_again,
     reason_against,
-    world_failures,
+    settled,
 )
 from autotune.search.rounds import final_answer, rounds_due
 from autotune.search.sampler import SamplerKind, make_sampler
@@ -398,14 +398,7 @@ class _Tuner:
         self.lessons = MemoryLessons(self.study.space, self._settled())
 
     def _settled(self) -> tuple[NumberedTrial, ...]:
-        """Return the finished trials that say something about their candidate."""
-        unsettled = (Outcome.INTERRUPTED, Outcome.INVALID)
-        lost = world_failures(self.finished)
-        return tuple(
-            trial
-            for trial in self.finished
-            if trial.record.outcome not in unsettled and trial.number not in lost
-        )
+        return settled(self.finished)
 
     def _left_s(self) -> float | None:
         return None if self.deadline_s is None else self.deadline_s - self.slots.now_s

@@ -93,6 +93,51 @@ def test_a_report_comes_in_every_form_and_in_chinese(
     assert (images / "plane.svg").exists()
 
 
+def test_a_report_under_another_slo_says_so_everywhere_and_leaves_nothing_in_the_study(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in (runs / STUDY).iterdir() if path.is_file()}
+    forms = ("--html", "r.html", "--csv", "t.csv", "--markdown", "r.md")
+    options = [word if word.startswith("--") else str(tmp_path / word) for word in forms]
+    other = ("report", STUDY, "--runs", str(runs), "--slo", "slo/ttft-p95-8s-at-50.yaml")
+
+    assert _run(monkeypatch, *other) == 0
+    assert "report:" not in capsys.readouterr().out
+    assert _run(monkeypatch, *other, *options) == 0
+
+    told = capsys.readouterr().out
+    assert f"SIMULATED JUDGED AGAIN {STUDY}: answer" in told
+    assert "ttft p95 < 8s at concurrency 50" in told
+    assert f"report: {tmp_path / 'r.html'}" in told
+    page = (tmp_path / "r.html").read_text()
+    assert "<title>SIMULATED JUDGED AGAIN" in page
+    assert "SLO for which the launches were made" in page
+    assert "**JUDGED AGAIN under slo/ttft-p95-8s-at-50.yaml:" in (tmp_path / "r.md").read_text()
+    head, first, *_ = (tmp_path / "t.csv").read_text().splitlines()
+    assert "judged_again_under" in head
+    assert "slo/ttft-p95-8s-at-50.yaml" in first
+    assert {path: path.read_bytes() for path in (runs / STUDY).iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--slo", "slo/chat.yaml"), "slo/chat.yaml:"),
+        (("--slo", "none.yaml"), "none.yaml:1: no such file"),
+        (("--slo", INPUTS[1], "--watch"), "leave out --watch or --slo"),
+    ],
+)
+def test_an_slo_of_other_requests_or_a_running_view_of_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: Path,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    assert _run(monkeypatch, "report", STUDY, "--runs", str(runs), *options) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_calibrated_profile_tunes_and_serves_as_a_shipped_one_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
 ) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from autotune.bench.curves import charts
 from autotune.bench.rows import BenchReport
 from autotune.bench.table import HEADS, about, cells, heading, highlights, outcome_of_search, remarks, title
-from autotune.report.answer import simulated_text
 from autotune.report.atomic import replace_text
 from autotune.report.embedded import packed, packed_library, templates
+from autotune.report.marks import simulated_text
 
 
 def write_page(report: BenchReport, path: Path) -> None:

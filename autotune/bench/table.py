@@ -17,8 +17,8 @@ from autotune.bench.points import Sweep
 from autotune.bench.rows import BenchCeiling, BenchReport, BenchRow, SearchResult
 from autotune.breakdown import Distribution
 from autotune.load.lengths import Length
-from autotune.report.answer import simulated_text
 from autotune.report.atomic import replace_text
+from autotune.report.marks import simulated_text
 from autotune.report.units import ceiling_value, significant
 from autotune.slo import Decision
 

@@ -12,7 +12,7 @@ from autotune.engine.plan import LaunchPlan
 from autotune.errors import AutotuneError, ConfigError
 from autotune.export.remedy import remedies
 from autotune.report.alike import difference_text
-from autotune.report.answer import SIMULATED, nearest_text, shortfall
+from autotune.report.answer import nearest_text, shortfall
 from autotune.report.commands import trial_plan
 from autotune.report.findings import (
     confirmed_of,
@@ -23,6 +23,7 @@ from autotune.report.findings import (
     trial_of,
     winner_of,
 )
+from autotune.report.marks import SIMULATED
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory

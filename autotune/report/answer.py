@@ -17,7 +17,6 @@ from autotune.report.findings import (
     failure_line,
     failures_by_kind,
     front,
-    is_simulated,
     measured,
     meeting,
     most_promising,
@@ -27,6 +26,7 @@ from autotune.report.findings import (
 )
 from autotune.report.front import confirmed_front_lines
 from autotune.report.language import mark, say, word
+from autotune.report.marks import marks, not_judged_lines
 from autotune.report.search_end import search_end_lines
 from autotune.report.undecided import remedy_text
 from autotune.report.units import (
@@ -42,9 +42,6 @@ from autotune.search.confirmation import NumberedTrial
 from autotune.search.ledger import StudyHistory
 from autotune.slo import CeilingVerdict, Decision
 
-SIMULATED = mark("SIMULATED: these numbers come from a model of the engine, not from a measurement.")
-
-
 _PLAIN_HEADLINES = {
     AnswerKind.UNDECIDED: mark("Undecided: too few samples to say whether anything meets the SLO."),
     AnswerKind.NOTHING_MEETS: mark("Nothing meets the SLO."),
@@ -56,13 +53,7 @@ _PLAIN_HEADLINES = {
 
 def answer_text(history: StudyHistory) -> str:
     """Return the whole answer as plain text, lines separated by newlines."""
-    marks = [simulated_text()] if is_simulated(history) else []
-    return "\n".join([*marks, headline(history), *explanation(history)])
-
-
-def simulated_text() -> str:
-    """Return what stands over every page with numbers of a model."""
-    return say(SIMULATED)
+    return "\n".join([*marks(history), headline(history), *explanation(history)])
 
 
 def headline(history: StudyHistory) -> str:
@@ -113,6 +104,7 @@ def explanation(history: StudyHistory) -> Iterator[str]:
         case None:
             yield from _progress_lines(history)
     yield from search_end_lines(history)
+    yield from not_judged_lines(history)
     for nodes, reason in history.quarantine.items():
         why = " ".join(reason.split())
         yield say("{nodes} was not used any more: {why}", nodes=nodes, why=why)
@@ -328,6 +320,13 @@ def _contender_lines(history: StudyHistory) -> Iterator[str]:
     contenders = answer.finalists if answer else ()
     alone = [answer.baseline] if answer and answer.baseline and not contenders else []
     for confirmed in (*contenders, *alone):
+        if history.judged_again is not None and not confirmed.launches:
+            yield say(
+                "Trial {number} is promising, not confirmed: it was never launched again, because it was no "
+                "finalist under the study's own SLO.",
+                number=confirmed.trial,
+            )
+            continue
         verdict = confirmed.verdict.binding
         margin = f"; {margin_text(verdict)}" if verdict else ""
         failed = say(", {count} failed", count=confirmed.failed_launches) if confirmed.failed_launches else ""

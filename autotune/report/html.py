@@ -9,14 +9,15 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.report.answer import explanation, headline, room_text, simulated_text
+from autotune.report.answer import explanation, headline, room_text
 from autotune.report.atomic import replace_text
 from autotune.report.chart import DARK, LIGHT, Plot
 from autotune.report.commands import launch_commands
 from autotune.report.embedded import packed, packed_library, templates
 from autotune.report.finalists import finalist_rows
-from autotune.report.findings import failure_line, failures_by_kind, is_simulated, verdict_of, winner_of
+from autotune.report.findings import failure_line, failures_by_kind, verdict_of, winner_of
 from autotune.report.language import phrases, say, spoken, word
+from autotune.report.marks import marked_name, marks
 from autotune.report.plots.every import every_plot
 from autotune.report.reproduce import effective_flags, facts, inputs
 from autotune.report.seen import Measurements
@@ -60,7 +61,8 @@ def render_report(history: StudyHistory) -> str:
     return environment.get_template("report.html.jinja").render(
         language=spoken(),
         study=history.study,
-        simulated=simulated_text() if is_simulated(history) else None,
+        title=marked_name(history),
+        marks=marks(history),
         headline=headline(history),
         points=summary_points(history),
         changes=changes(history),

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from autotune.report.answer import explanation, headline, simulated_text
+from autotune.report.answer import explanation, headline
 from autotune.report.atomic import replace_text
 from autotune.report.commands import launch_commands
 from autotune.report.finalists import FinalistRow, finalist_rows
-from autotune.report.findings import failure_line, failures_by_kind, is_simulated, winner_of
+from autotune.report.findings import failure_line, failures_by_kind, winner_of
 from autotune.report.html import ceiling_rows, spent_rows
 from autotune.report.language import say, word
+from autotune.report.marks import marks
 from autotune.report.reproduce import facts, inputs
 from autotune.report.spent import by_outcome, by_phase
 from autotune.report.summary import changes, summary_points
@@ -47,7 +48,7 @@ def render_markdown(history: StudyHistory) -> str:
     winner = winner_of(history)
     text = environment.get_template("report.md.jinja").render(
         study=history.study,
-        simulated=simulated_text() if is_simulated(history) else None,
+        marks=marks(history),
         headline=headline(history),
         changes=[(each.flag, each.before, each.after) for each in changes(history)],
         points=summary_points(history),

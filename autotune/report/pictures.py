@@ -12,8 +12,8 @@ from typing import Any
 
 from autotune.errors import ConfigError, InfrastructureError
 from autotune.report.chart import LIGHT, Chart, Look, Number, Plot, Series
-from autotune.report.findings import is_simulated
 from autotune.report.language import say
+from autotune.report.marks import marked_name
 from autotune.report.plots.every import every_plot
 from autotune.report.seen import Measurements
 from autotune.report.units import significant
@@ -56,7 +56,7 @@ def write_pictures(history: StudyHistory, folder: Path) -> tuple[Path, ...]:
         importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError:
         raise ConfigError("--images needs matplotlib: pip install 'autotune[bench-png]'") from None
-    title = f"{say('SIMULATED')} {history.study.name}" if is_simulated(history) else history.study.name
+    title = marked_name(history)
     found: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

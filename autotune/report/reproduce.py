@@ -34,9 +34,11 @@ class EffectiveFlag:
 
 def facts(history: StudyHistory) -> dict[str, str]:
     """Return the versions, places and seeds, each under its name."""
-    study = history.study
+    study = history.study if history.judged_again is None else history.judged_again.study
     effective = [trial.record.effective for trial in history.trials if trial.record.effective]
+    again = history.judged_again
     return {
+        **({} if again is None else {say("judged again under"): str(again.file)}),
         say("study"): say("{name} (identity {identity})", name=study.name, identity=study.identity),
         say("autotune"): __version__,
         "Python": platform.python_version(),
@@ -64,8 +66,11 @@ def facts(history: StudyHistory) -> dict[str, str]:
 
 
 def inputs(history: StudyHistory) -> dict[str, str]:
-    """Return the two files of the study as YAML."""
-    return {say("search space"): to_yaml(history.study.space), say("SLO"): to_yaml(history.study.slo)}
+    """Return the two files of the study as YAML, and the SLO under which it is judged again."""
+    files = {say("search space"): to_yaml(history.study.space), say("SLO"): to_yaml(history.study.slo)}
+    if history.judged_again is None:
+        return files
+    return files | {say("SLO for which the launches were made"): to_yaml(history.judged_again.study.slo)}
 
 
 def effective_flags(history: StudyHistory) -> tuple[EffectiveFlag, ...]:

@@ -110,6 +110,7 @@ def columns(history: StudyHistory) -> tuple[Column, ...]:
     """Return the columns of a study's table."""
     return (
         *_outcome_columns(),
+        *_judged_columns(history),
         *(_flag_column(name) for name in history.study.space.tune),
         *_engine_columns(),
         *(_objective_column(index, history.study.slo.goals) for index in range(len(history.study.slo.goals))),
@@ -132,6 +133,18 @@ def _outcome_columns() -> tuple[Column, ...]:
         Column("confirms", "Int64", lambda trial: trial.record.confirms, str),
         Column("same_as", "Int64", lambda trial: trial.record.same_as, str),
         Column("is_simulated", "bool", lambda trial: trial.record.is_simulated, flag_value),
+    )
+
+
+def _judged_columns(history: StudyHistory) -> tuple[Column, ...]:
+    """Return under which file a study is judged again, and why a launch is not."""
+    again = history.judged_again
+    if again is None:
+        return ()
+    why = {number: reason for reason, numbers in again.not_judged.items() for number in numbers}
+    return (
+        Column("judged_again_under", "str", lambda _: str(again.file), printable),
+        Column("not_judged_because", "str", lambda trial: why.get(trial.number), printable),
     )
 
 

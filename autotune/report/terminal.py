@@ -11,16 +11,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from autotune.report.answer import explanation, headline, simulated_text
+from autotune.report.answer import explanation, headline
 from autotune.report.commands import launch_commands
 from autotune.report.finalists import FinalistRow, finalist_rows
 from autotune.report.findings import (
     failure_line,
     failures_by_kind,
-    is_simulated,
     winner_of,
 )
 from autotune.report.language import say, word
+from autotune.report.marks import marked_name, marks
 from autotune.report.units import printable
 from autotune.search.answer import AnswerKind
 from autotune.search.ledger import StudyHistory
@@ -44,12 +44,11 @@ def terminal_report(history: StudyHistory) -> Group:
 
 
 def answer_panel(history: StudyHistory) -> Panel:
-    """Return the answer in words, its title marked if the numbers are simulated."""
+    """Return the answer in words, marked if the numbers are simulated or judged again."""
     style = _STYLES[history.answer.kind] if history.answer else "white"
     lines = [Text(headline(history), style="bold"), *(Text(line) for line in explanation(history))]
-    if is_simulated(history):
-        lines.insert(0, Text(simulated_text(), style="bold magenta"))
-    return Panel(Group(*lines), title=_title(history, say("answer")), border_style=style)
+    marked = [Text(each, style="bold magenta") for each in marks(history)]
+    return Panel(Group(*marked, *lines), title=_title(history, say("answer")), border_style=style)
 
 
 def candidates_table(history: StudyHistory) -> Table:
@@ -112,5 +111,4 @@ def _lines(history: StudyHistory, rows: Sequence[FinalistRow]) -> Iterator[tuple
 
 
 def _title(history: StudyHistory, what: str) -> str:
-    simulated = f"{say('SIMULATED')} " if is_simulated(history) else ""
-    return f"{simulated}{history.study.name}: {what}"
+    return f"{marked_name(history)}: {what}"

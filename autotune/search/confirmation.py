@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from autotune.record import Outcome, Role, TrialRecord
-from autotune.slo import Decision, Objective, Slo
+from autotune.slo import Decision, Objective, Slo, pool
 
 Place: TypeAlias = tuple[str, ...]
 """The nodes of a slot; none where a study has but one."""
@@ -115,13 +115,53 @@ class Contest:
 
 def contest_of(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> Contest:
     """Return the contest among settled trials, with at most `count` finalists."""
-    candidates = tuple(
+    baseline = next((trial for trial in _candidates(trials) if trial.record.role is Role.BASELINE), None)
+    return _contest(trials, baseline, finalists(trials, slo, count=count))
+
+
+def contest_under(trials: Sequence[NumberedTrial], settled: Sequence[NumberedTrial], slo: Slo) -> Contest:
+    """Return the contest under an SLO for which nobody chose whom to launch again.
+
+    `trials`: all of the study; those that are not `settled` could not be judged themselves. Finalists are
+    those that the fresh launches are of, whatever made them finalists then, unless they miss this SLO; what
+    was launched again tells, where they themselves cannot be judged. And those that were never launched again
+    but promise most, the best or the ends of the front, unless one that meets the SLO on its fresh launches
+    was better in the search, too.
+    """
+    fresh = {trial.number: _fresh_decision(trial, settled, slo) for trial in trials}
+    again = [trial for trial in trials if fresh[trial.number] is not None]
+    standing = [trial for trial in again if not _misses(trial.record, fresh[trial.number])]
+    proven = [trial for trial in standing if fresh[trial.number] is Decision.MET]
+    promising = [
+        trial
+        for trial in finalists(settled, slo, count=len(slo.goals))
+        if not any(_dominates(each, trial, slo) for each in proven)
+    ]
+    rivals = {trial.number: trial for trial in (*promising, *standing) if trial.record.role is Role.SEARCH}
+    baselines = (trial for trial in (*_candidates(settled), *again) if trial.record.role is Role.BASELINE)
+    return _contest(settled, next(baselines, None), tuple(rivals.values()))
+
+
+def _fresh_decision(trial: NumberedTrial, settled: Sequence[NumberedTrial], slo: Slo) -> Decision | None:
+    """Return what the fresh launches of a trial's candidate say of it, None without any."""
+    fresh = [each.record for each in settled if each.record.confirms == trial.number]
+    if any(record.outcome is Outcome.FAILED for record in fresh):
+        return Decision.MISSED
+    verdict = pool([each.verdict for each in fresh if each.verdict is not None], slo)
+    return verdict.decision if fresh else None
+
+
+def _candidates(trials: Sequence[NumberedTrial]) -> tuple[NumberedTrial, ...]:
+    return tuple(
         trial
         for trial in trials
         if trial.record.outcome is Outcome.MEASURED and trial.record.role is not Role.CONFIRMATION
     )
-    baseline = next((trial for trial in candidates if trial.record.role is Role.BASELINE), None)
-    best = finalists(trials, slo, count=count)
+
+
+def _contest(
+    trials: Sequence[NumberedTrial], baseline: NumberedTrial | None, best: tuple[NumberedTrial, ...]
+) -> Contest:
     newest = max((trial.number for trial in (*best, *([baseline] if baseline else []))), default=0)
     rivals = {trial.number for trial in best}
     numbers = rivals | ({baseline.number} if baseline else set())
@@ -131,7 +171,7 @@ def contest_of(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> Cont
         if trial.record.confirms in (numbers if trial.number > newest else rivals)
         and (trial.number > newest or _is_refutation(trial.record))
     )
-    return Contest(baseline, best, candidates, fresh)
+    return Contest(baseline, best, _candidates(trials), fresh)
 
 
 def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple[NumberedTrial, ...]:
@@ -181,8 +221,9 @@ def _is_refutation(record: TrialRecord) -> bool:
     return record.outcome is Outcome.FAILED or _misses(record)
 
 
-def _misses(record: TrialRecord) -> bool:
-    return record.verdict is not None and record.verdict.decision is Decision.MISSED
+def _misses(record: TrialRecord, otherwise: Decision | None = None) -> bool:
+    """Whether a launch missed a ceiling; `otherwise`: what is known of it if it was not judged itself."""
+    return (record.verdict.decision if record.verdict else otherwise) is Decision.MISSED
 
 
 def _meets(record: TrialRecord) -> bool:

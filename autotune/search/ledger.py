@@ -43,6 +43,19 @@ _STATES = {
 
 
 @dataclass(frozen=True)
+class JudgedAgain:
+    """That a history is no longer told under the SLO for which its launches were made.
+
+    `file`: the SLO instead; `study`: as it is stored. `not_judged`: which launches were measured and could
+    not be judged again, by the reason.
+    """
+
+    file: Path
+    study: Study
+    not_judged: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class StudyHistory:
     """A study as its storage tells it; the only thing that reports and exports read.
 
@@ -50,6 +63,7 @@ class StudyHistory:
     `quarantine`: why nodes are out of use, by their names.
     `search_end`: why the search ended, None while it goes on or after its controller was killed.
     `expected_gain`: what a further launch of it promised, as a share of the best value, if that ended it.
+    `judged_again`: None for a study as it is stored (`search.rejudged`).
     """
 
     study: Study
@@ -60,6 +74,7 @@ class StudyHistory:
     search_end: SearchEnd | None = None
     expected_gain: float | None = None
     quarantine: Mapping[str, str] = field(default_factory=dict)
+    judged_again: JudgedAgain | None = None
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,15 @@ def world_failures(trials: Sequence[NumberedTrial]) -> frozenset[int]:
     return frozenset(trial.number for run in runs if len(run) >= ALIKE for trial in run)
 
 
+def settled(trials: Sequence[NumberedTrial]) -> tuple[NumberedTrial, ...]:
+    """Return the finished trials that say something about their candidate."""
+    unsettled = (Outcome.INTERRUPTED, Outcome.INVALID)
+    lost = world_failures(trials)
+    return tuple(
+        trial for trial in trials if trial.record.outcome not in unsettled and trial.number not in lost
+    )
+
+
 def stuck(trials: Sequence[NumberedTrial], nodes: Place = ()) -> EngineFailure | None:
     """Return the failure that all launches on a slot end with, None if one was ever ready there or may be."""
     if any(trial.record.effective is not None for trial in _on(trials, nodes)):

@@ -4,7 +4,8 @@ import pytest
 
 from autotune.failure import FailureKind
 from autotune.record import Outcome, Role
-from autotune.report.answer import SIMULATED, answer_text, headline, margin_text, shortfall
+from autotune.report.answer import answer_text, headline, margin_text, shortfall
+from autotune.report.marks import SIMULATED
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gains import Gain

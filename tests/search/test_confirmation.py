@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.record import Role, TrialRecord
-from autotune.search.confirmation import Turn, contest_of, finalists, next_confirmation
+from autotune.search.confirmation import Turn, contest_of, contest_under, finalists, next_confirmation
 from autotune.slo import Decision, Slo, Verdict
 from tests.support.trials import STUDY, failed, measured, numbered, with_goals
 
@@ -162,3 +162,30 @@ def test_the_round_of_a_slot_that_was_left_is_run_anew_elsewhere_and_does_not_co
     alone = contest.next_launch(rounds=2, turn=_turn("b", usable="b"))
     assert alone is not None
     assert contest.compared == (*on_b, fresh[-1])  # what missed a ceiling speaks against it for ever
+
+
+def _under(*records: TrialRecord, slo: Slo = STUDY.slo) -> tuple[list[int], int]:
+    """The finalists under an SLO that nobody confirmed for, and how many fresh launches count."""
+    trials = numbered(*records)
+    contest = contest_under(trials, trials, slo)
+    return [trial.number for trial in contest.finalists], len(contest.fresh)
+
+
+def test_whoever_was_launched_again_competes_under_another_slo_beside_the_most_promising() -> None:
+    baseline, again = measured(100.0, role=Role.BASELINE), measured(120.0)
+    fresh = measured(119.0, role=Role.CONFIRMATION, confirms=1)
+
+    assert _under(baseline, again, measured(130.0), fresh) == ([2, 1], 1)
+    assert _under(baseline, again, measured(110.0), fresh) == ([1], 1)
+    assert _under(baseline, measured(120.0, ttft_s=3.0), measured(110.0), fresh) == ([2], 0)
+    assert _under(baseline, measured(110.0), measured(120.0)) == ([2], 0)
+
+
+def test_a_fresh_launch_that_failed_or_missed_proves_nobody_better() -> None:
+    baseline, again, other = measured(100.0, role=Role.BASELINE), measured(120.0), measured(110.0)
+    missed = measured(119.0, role=Role.CONFIRMATION, confirms=1, ttft_s=3.0)
+
+    assert _under(baseline, again, other, missed) == ([1], 1)
+    assert _under(baseline, again, other, failed(role=Role.CONFIRMATION, confirms=1)) == ([1], 1)
+    assert _under(baseline, measured(110.0), again, failed(Role.CONFIRMATION, confirms=1)) == ([2, 1], 1)
+    assert _under(baseline, measured(110.0), measured(111.0), missed) == ([2, 1], 1)
