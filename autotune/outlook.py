@@ -12,6 +12,7 @@ from pathlib import Path
 from autotune.engine.dialects import dialect_of
 from autotune.engine.plan import plan_launch
 from autotune.engine.simulated import SimulatedLauncher
+from autotune.order import TrialOrder
 from autotune.record import Role, TrialRecord
 from autotune.report.commands import command_line
 from autotune.report.units import duration, flag_value
@@ -19,7 +20,7 @@ from autotune.search.budget import Budget
 from autotune.simulator.profile import read_profile
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.trial import TrialOrder, run_trial
+from autotune.trial import run_trial
 
 NIGHT_S = 8 * 3600
 

@@ -26,6 +26,7 @@ from autotune.events import (
     TrialEnded,
     one_at_a_time,
 )
+from autotune.order import TrialOrder
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
 from autotune.search.confirmation import Contest, NumberedTrial, contest_of
@@ -54,7 +55,7 @@ from autotune.search.twin import twin_of
 from autotune.slots import Slot, Slots
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
-from autotune.trial import TrialOrder, run_trial
+from autotune.trial import run_trial
 
 __all__ = ["Event", "Observe", "PhaseBegan", "Quarantined", "Recovered", "TrialEnded", "tune"]
 

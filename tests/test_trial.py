@@ -14,12 +14,13 @@ from autotune.engine.launchers import open_launcher
 from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.load.answers import read_sheet
 from autotune.load.records_file import read_records
+from autotune.order import TrialOrder
 from autotune.record import AnswersRecord, Outcome, Role, TrialRecord
 from autotune.request import ClientHealth
 from autotune.slo import Ceiling, Decision, Slo, StopKind
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.trial import FindTwin, TrialOrder, run_trial
+from autotune.trial import FindTwin, run_trial
 from tests.support.scripted import CRASH, NO_KV, NOT_READY, Script, ScriptedLauncher
 from tests.support.simulated_server import simulated_server
 from tests.support.sse_server import Fault, serving
@@ -410,7 +411,7 @@ def test_a_load_over_http_is_stopped_at_the_deadline(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_falls_silent_over_http_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.trial.SILENCE_LIMIT_S", 0.3)
+    monkeypatch.setattr("autotune.measuring.SILENCE_LIMIT_S", 0.3)
     with serving(ServerScript(faults=[Fault.HANG_IN_STREAM])) as server:
         record = _run_over_http(server.url, tmp_path)
 
