@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import pytest
 
-from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.dialect import EffectiveFlags, LiveFlag
 from autotune.engine.launcher import HttpAddress
 from autotune.engine.launchers import open_launcher
-from autotune.failure import EngineFailure, FailureKind, StartPhase
+from autotune.failure import EngineFailure, FailureKind, LiveRefusedError, StartPhase
 from autotune.load.answers import read_sheet
 from autotune.load.records_file import read_records
 from autotune.order import TrialOrder
@@ -354,6 +354,7 @@ class ServedEngine:
 
     effective = EffectiveFlags(flags={}, kv_tokens=1000)
     phases_s: ClassVar[dict[StartPhase, float]] = {}
+    live_flags: ClassVar[dict[str, LiveFlag]] = {}
 
     def __init__(self, url: str) -> None:
         self.address = HttpAddress(url, vocabulary_size=5000)
@@ -363,6 +364,9 @@ class ServedEngine:
 
     def abort_requests(self) -> None:
         pass
+
+    def set_live(self, name: str, value: int) -> EffectiveFlags:
+        raise LiveRefusedError(f"{name} {value}")
 
     def failure(self) -> EngineFailure | None:
         return None

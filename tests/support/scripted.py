@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.dialect import EffectiveFlags, live_flag_for
 from autotune.engine.launcher import RunningEngine
 from autotune.engine.plan import LaunchPlan
+from autotune.engine.sglang import SGLANG
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
 from autotune.request import ClientHealth, LoadResult, OfferedLoad, Onlooker, RequestRecord, first_ended
 from autotune.space import FlagValue
@@ -26,6 +27,7 @@ class Script:
     It is ready after `start_s`, or given up after the plan's time-out. `raises` is raised under load; `dies`
     makes the engine dead after its load; `silent_s` makes it fall silent under load; `client` is the
     generator's own view of the first `overloaded_runs` loads; from load `failing_from` on all requests fail.
+    With a `running_limit` it can be changed live.
     """
 
     start_s: float = 60.0
@@ -39,6 +41,7 @@ class Script:
     client: ClientHealth | None = None
     overloaded_runs: int = 1000
     resolves: dict[str, FlagValue] = field(default_factory=dict)
+    running_limit: int | None = None
 
 
 class VirtualClock:
@@ -62,7 +65,10 @@ class ScriptedEngine:
         self._clock = clock
         self._log = log
         self._runs = 0
-        self.effective = EffectiveFlags(flags={**flags, **script.resolves}, kv_tokens=1000)
+        self.effective = EffectiveFlags(
+            flags={**flags, **script.resolves}, kv_tokens=1000, running_limit=script.running_limit
+        )
+        self.live_flags = SGLANG.live_flags(self.effective)
         self.phases_s = {StartPhase.WEIGHTS: 50.0, StartPhase.WARM_UP: 10.0}
 
     @property
@@ -74,6 +80,10 @@ class ScriptedEngine:
 
     def abort_requests(self) -> None:
         self._log.append("abort")
+
+    def set_live(self, name: str, value: int) -> EffectiveFlags:
+        self._log.append(f"live {value}")
+        return live_flag_for(self.live_flags, name, value).applied_to(self.effective, value)
 
     def failure(self) -> EngineFailure | None:
         return self._script.dies if self._runs else None
