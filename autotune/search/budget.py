@@ -101,13 +101,13 @@ def allowance_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float | None
 def launches_used(trials: Sequence[NumberedTrial]) -> int:
     """Return how many launches of the search were spent.
 
-    What cost no launch, was cut off, or was lost to a node is free.
+    What cost no launch (also because it was measured live), was cut off, or was lost to a node is free.
     """
     return sum(
         trial.record.role is not Role.CONFIRMATION
         and trial.record.outcome is not Outcome.INTERRUPTED
         and not trial.record.is_lost_to_node
-        and bool(trial.record.durations_s)
+        and trial.record.is_launch
         for trial in trials
     )
 
@@ -160,6 +160,6 @@ def _measured_trial_s(records: Sequence[TrialRecord]) -> float:
     durations = [
         record.duration_s
         for record in records
-        if record.outcome is Outcome.MEASURED and record.durations_s and record.same_as is None
+        if record.outcome is Outcome.MEASURED and record.is_launch and record.same_as is None
     ]
     return float(np.percentile(durations, 80)) if durations else 0.0

@@ -149,6 +149,17 @@ class Ledger:
         where = coordinates(self.study.space, known)
         return self._begin({"asked": _asking(candidate, role, where, confirms)})
 
+    def tell_live(self, known: Mapping[str, FlagValue], record: TrialRecord) -> AskedTrial:
+        """Write a trial that was measured live on another one's engine, and give Optuna its result.
+
+        It begins with its record: a kill leaves none, or one that can be told. `known` as in `ask_for`.
+        """
+        where = coordinates(self.study.space, known)
+        asking = _asking(record.to_candidate(), record.role, where)
+        asked = self._begin({"asked": asking, "record": _text(record)})
+        self.tell(asked, record)
+        return asked
+
     def ask_again(self, number: int) -> AskedTrial:
         """Return a trial with the candidate and the role of an earlier one."""
         (earlier,) = (trial for trial in self._stored() if trial.number == number)
@@ -157,7 +168,7 @@ class Ledger:
     def tell(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Write the record, then give Optuna its result."""
         trial_id = self._id_of(asked.number)
-        self._set_attribute(asked, "record", record.model_dump_json(exclude_defaults=True))
+        self._set_attribute(asked, "record", _text(record))
         trial = Trial(self._optuna, trial_id)
         for judged in record.verdict.ceilings if record.verdict else ():
             trial.set_constraint(judged.ceiling, violation(judged))
@@ -278,6 +289,10 @@ def _asking(
         "where": dict(where),
         "confirms": confirms,
     }
+
+
+def _text(record: TrialRecord) -> str:
+    return record.model_dump_json(exclude_defaults=True)
 
 
 def _asked(number: int, attributes: Mapping[str, Any]) -> AskedTrial:
