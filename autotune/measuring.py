@@ -6,8 +6,9 @@ before anything is derived from them; every load point begins with an empty cach
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +23,7 @@ from autotune.load.workload import offer, warm_up
 from autotune.metrics import Measurement, join, measure
 from autotune.order import TrialOrder, TrialTime
 from autotune.record import ClientRecord, Outcome, PointRecord, TrialRecord
-from autotune.request import Endpoint, LoadResult, OfferedLoad, due_order
+from autotune.request import Endpoint, LoadResult, OfferedLoad, RequestRecord, due_order
 from autotune.slo import ERROR_RATE, LOOKS, Decision, EarlyJudge, Stop, Verdict, judge_stopped
 from autotune.study import Study
 
@@ -32,6 +33,9 @@ VALID_ATTEMPTS = 3
 SILENCE_LIMIT_S = 120.0
 """For how long no byte of any answer may come while requests are in flight: far above any time a prefill of
 every waiting prompt takes, far below a request's own time-out."""
+
+_LIVE_SALT = 10**9
+"""Above the number of looks of any study."""
 
 OnPhase: TypeAlias = Callable[[str], None]
 
@@ -84,6 +88,11 @@ class Measuring:
                 return record.model_copy(update={"outcome": Outcome.INVALID, "reason": reason})
             objectives.append(value)
         return record.model_copy(update={"verdict": self._verdict(), "objectives": tuple(objectives)})
+
+    @property
+    def peak_in_flight(self) -> int:
+        """The most requests that the engine had at once at any load point: no more can have run."""
+        return max((_peak_in_flight(each.records) for each in self.measurements.values()), default=0)
 
     def _endpoint(self) -> Endpoint:
         match self.engine.address:
@@ -186,12 +195,15 @@ class Measuring:
 
     def _raw_file(self, point: LoadPoint, suffix: str = "") -> Path:
         name = point.label.replace(" ", "-")
-        return self.folder / "trials" / self.order.name / f"{name}{suffix}.npz"
+        folder = self.folder / "trials" / self.order.records_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}{suffix}.npz"
 
     def _salt(self, point: LoadPoint, look: int) -> int:
         """A number of its own for every look, so that no prompt meets its twin in a cache."""
         index = self.study.slo.load.index(point)
-        return (self.order.number * len(self.study.slo.load) + index) * (LOOKS + 1) + look
+        live = self.order.live.value if self.order.live else 0
+        return (self.order.number * len(self.study.slo.load) + index) * (LOOKS + 1) + look + live * _LIVE_SALT
 
     def _verdict(self) -> Verdict:
         stops = {label: point.stopped for label, point in self.points.items() if point.stopped}
@@ -204,3 +216,10 @@ class Measuring:
         return verdict.decision is Decision.UNDECIDED and any(
             judged.decision is Decision.UNDECIDED for judged in verdict.ceilings if judged.ceiling in texts
         )
+
+
+def _peak_in_flight(records: Sequence[RequestRecord]) -> int:
+    moments = sorted(
+        [(record.sent_s, 1) for record in records] + [(record.ended_s, -1) for record in records]
+    )
+    return max(accumulate(change for _, change in moments), default=0)

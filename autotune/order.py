@@ -19,10 +19,20 @@ class TimeIsUpError(Exception):
 
 
 @dataclass(frozen=True)
+class LiveValue:
+    """A flag that is changed on an engine which serves already, and what to."""
+
+    flag: str
+    value: int
+
+
+@dataclass(frozen=True)
 class TrialOrder:
     """What is to be run; `nodes` and `slots`: as in the record.
 
     `measure_all`: do not skip load points once a ceiling is missed; `stops_early`: end one that is decided.
+    `live`: what makes this candidate of the one that the engine is launched for; None: it is that one.
+    `then`: candidates to be measured live on the engine, if that tells something; the first ones matter most.
     """
 
     number: int
@@ -33,11 +43,18 @@ class TrialOrder:
     stops_early: bool = False
     nodes: tuple[str, ...] = ()
     slots: int = 1
+    live: LiveValue | None = None
+    then: "tuple[TrialOrder, ...]" = ()
 
     @property
     def name(self) -> str:
         """The trial's folder and label."""
         return f"{self.number:04d}"
+
+    @property
+    def records_folder(self) -> str:
+        """Where its raw records lie among those of all trials."""
+        return self.name if self.live is None else f"{self.name}/live-{self.live.value}"
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _simulated_baseline(study: Study) -> TrialRecord:
     launcher = SimulatedLauncher(read_profile(study.space.profile or ""), study.seed)
     order = TrialOrder(0, Role.BASELINE, Candidate.of(study.space.baseline), None, measure_all=True)
     with tempfile.TemporaryDirectory() as folder:
-        return run_trial(
+        (record,) = run_trial(
             study,
             order,
             launcher,
@@ -80,3 +80,4 @@ def _simulated_baseline(study: Study) -> TrialRecord:
             on_phase=lambda _phase: None,
             find_twin=lambda _effective: None,
         )
+    return record

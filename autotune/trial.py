@@ -1,8 +1,9 @@
 """One candidate through its phases: launch, load point by load point, judge, teardown; out comes a record.
 
-In: a study, an asked candidate, a launcher. Out: `TrialRecord`, and raw files under `trials/<number>/`.
-Talks to the launcher and, through it or over HTTP, to the engine; `measuring.py` loads it. Invariants: the
-engine is gone when this returns or raises; only here do engine and load errors become records.
+In: a study, an asked candidate, a launcher. Out: `TrialRecord`, those of candidates measured live on the same
+engine behind it, and raw files under `trials/<number>/`. Talks to the launcher and, through it or over HTTP,
+to the engine; `measuring.py` loads it. Invariants: the engine is gone when this returns or raises; here and
+in `live_values.py` engine and load errors become records.
 """
 
 import math
@@ -17,6 +18,7 @@ from autotune.engine.launcher import HttpAddress, Launcher, RunningEngine
 from autotune.engine.plan import never, plan_launch
 from autotune.errors import LoadError
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
+from autotune.live_values import LiveValues
 from autotune.measuring import Measuring, OnPhase
 from autotune.order import TimeIsUpError, TrialOrder, TrialTime
 from autotune.record import AnswersRecord, Outcome, Role, TrialRecord
@@ -25,8 +27,10 @@ from autotune.study import Study, owner_of
 NO_MODEL = "a simulated engine has no model that could answer"
 TIME_IS_UP = "the study's time was up"
 CALLED_OFF = "the study was stopped"
+_ROUNDING_S = 1e-6
 _NOT_YET_READY = (FailureKind.NOT_READY, FailureKind.RENDEZVOUS_TIMEOUT)
 
+Judge: TypeAlias = Callable[[TrialRecord], bool]
 FindTwin: TypeAlias = Callable[[EffectiveFlags], tuple[int, TrialRecord] | None]
 
 
@@ -56,20 +60,22 @@ def run_trial(
     find_twin: FindTwin,
     deadline_s: float | None = None,
     is_called_off: Callable[[], bool] = never,
-) -> TrialRecord:
-    """Run one trial to its record; `folder` is the study's.
+    deserves_more: Judge = lambda _: True,
+) -> tuple[TrialRecord, ...]:
+    """Run one trial to its record; `folder` is the study's. Behind it come those of what was measured live.
 
     `find_twin` tells whether an earlier trial already ran with the same effective flags; its numbers are then
     taken over instead of measured again. `deadline_s`, on the launcher's clock, ends what is going on: a
     start by a shorter wait for readiness, a load by stopping it. The engine is torn down as ever, and the
     record is INTERRUPTED, with the load points measured so far. So it is as soon as `is_called_off`.
+    `deserves_more`: whether a measured record is worth that what was ordered beside it is measured live.
 
     Raises:
         InfrastructureError: no engine can be launched at all.
         OSError: the raw records cannot be written.
     """
     time = TrialTime(launcher.clock, math.inf if deadline_s is None else deadline_s, is_called_off)
-    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin, time)
+    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin, time, deserves_more)
     ending = _Ending(Outcome.MEASURED)
     with run.timed("total"):
         try:
@@ -80,7 +86,7 @@ def run_trial(
             ending = _Ending(Outcome.INVALID, reason=str(error))
         except TimeIsUpError:
             ending = _Ending(Outcome.INTERRUPTED, reason=CALLED_OFF if is_called_off() else TIME_IS_UP)
-    return run.to_record(ending)
+    return run.to_records(ending)
 
 
 @dataclass
@@ -88,6 +94,7 @@ class _TrialRun:
     """A trial while it runs: what was ordered, and what is known so far.
 
     `measuring`: its load points, None before the engine serves, and if those of a twin are taken over.
+    `live`: what was measured after them on the same engine.
     """
 
     study: Study
@@ -97,10 +104,12 @@ class _TrialRun:
     on_phase: OnPhase
     find_twin: FindTwin
     time: TrialTime
+    deserves_more: Judge
     durations_s: dict[str, float] = field(default_factory=dict)
     start_phases_s: dict[str, float] = field(default_factory=dict)
     effective: EffectiveFlags | None = None
     measuring: Measuring | None = None
+    live: LiveValues | None = None
     twin: tuple[int, TrialRecord] | None = None
     answers: AnswersRecord | None = None
 
@@ -134,16 +143,46 @@ class _TrialRun:
                 )
                 with self.timed("load"):
                     self.measuring.measure_points()
+                if self.order.then:
+                    self._measure_live(self.measuring)
             if self.order.role is Role.CONFIRMATION:
                 with self.timed("answers"):
                     self._ask(engine)
             self.on_phase("teardown")
 
-    def to_record(self, ending: _Ending) -> TrialRecord:
-        """Return the record of what happened."""
+    def to_records(self, ending: _Ending) -> tuple[TrialRecord, ...]:
+        """Return the record of what happened, and those of what was measured live.
+
+        Each has its own time: on the study's clock the host's comes first, whole, then theirs.
+        """
+        lives = self.live.records if self.live else []
+        theirs_s = sum(live.duration_s for live in lives)
+        self.durations_s["total"] -= theirs_s
+        if self.durations_s.get("live", 0.0) - theirs_s > _ROUNDING_S:
+            self.durations_s["live"] -= theirs_s  # what the time did not suffice for
+        else:
+            self.durations_s.pop("live", None)
+        host = self._to_record(ending)
+        records, began_s = [host], host.began_s + host.duration_s
+        for live in lives:
+            records.append(live.model_copy(update={"began_s": began_s}))
+            began_s += live.duration_s
+        return tuple(records)
+
+    def _to_record(self, ending: _Ending) -> TrialRecord:
         total_s = self.durations_s.pop("total")
         self.durations_s["teardown"] = max(total_s - sum(self.durations_s.values()), 0.0)
-        record = TrialRecord(
+        record = self._record(ending)
+        if ending.outcome is not Outcome.MEASURED:
+            return record
+        if self.twin is not None:
+            return record.take_over(*self.twin)
+        assert self.measuring is not None  # noqa: S101 - what is MEASURED and has no twin was
+        return self.measuring.with_result(record)
+
+    def _record(self, ending: _Ending) -> TrialRecord:
+        """Return what is known by now, without a verdict."""
+        return TrialRecord(
             outcome=ending.outcome,
             role=self.order.role,
             candidate=self.order.candidate.to_dict(),
@@ -160,12 +199,21 @@ class _TrialRun:
             slots=self.order.slots,
             answers=self.answers,
         )
-        if ending.outcome is not Outcome.MEASURED:
-            return record
-        if self.twin is not None:
-            return record.take_over(*self.twin)
-        assert self.measuring is not None  # noqa: S101 - what is MEASURED and has no twin was
-        return self.measuring.with_result(record)
+
+    def _measure_live(self, host: Measuring) -> None:
+        """Measure further candidates on the engine, where that is cheaper than a launch.
+
+        Such a candidate is the best of a few, while a launch measures the best of all: it must cost at most
+        half of a trial.
+        """
+        load_s = self.durations_s["load"]
+        record = host.with_result(self._record(_Ending(Outcome.MEASURED)))
+        is_dear = load_s > self.durations_s["launch"]
+        if is_dear or record.outcome is not Outcome.MEASURED or not self.deserves_more(record):
+            return
+        self.live = LiveValues(host, load_s, self.launcher.is_simulated)
+        with self.timed("live"):
+            self.live.measure()
 
     def _launch(self, stack: ExitStack) -> RunningEngine:
         """Start the engine and wait for it, at most until the deadline."""

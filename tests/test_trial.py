@@ -52,9 +52,10 @@ def _run(
     deadline_s: float | None = None,
 ) -> TrialRecord:
     seen = [] if phases is None else phases
-    return run_trial(
+    (record,) = run_trial(
         study, order, launcher, folder, on_phase=seen.append, find_twin=find_twin, deadline_s=deadline_s
     )
+    return record
 
 
 def _study(slo: Slo) -> Study:
@@ -296,7 +297,7 @@ def test_a_start_is_given_up_at_the_deadline(tmp_path: Path) -> None:
 def test_a_simulated_start_is_given_up_at_the_deadline_to_the_second(tmp_path: Path) -> None:
     launcher = open_launcher(STUDY.space, seed=0)
 
-    record = run_trial(
+    (record,) = run_trial(
         STUDY, ORDER, launcher, tmp_path, on_phase=lambda _: None, find_twin=lambda _: None, deadline_s=7.3
     )
 
@@ -394,7 +395,7 @@ def _run_over_http(
     order: TrialOrder = ORDER,
     study: Study = STUDY,
 ) -> TrialRecord:
-    return run_trial(
+    (record,) = run_trial(
         study,
         order,
         ServedLauncher(url),
@@ -403,6 +404,7 @@ def _run_over_http(
         find_twin=lambda _: None,
         deadline_s=deadline_s,
     )
+    return record
 
 
 def test_a_load_over_http_is_stopped_at_the_deadline(tmp_path: Path) -> None:

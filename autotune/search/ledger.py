@@ -5,7 +5,7 @@ exports read. Talks to Optuna. Invariants: a record is written before its trial 
 between the two loses nothing; Optuna only keeps trials, it neither asks nor queues.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,8 @@ class StudyHistory:
 class AskedTrial:
     """A trial that the storage knows as running; `confirms`: the trial whose candidate is launched again.
 
-    `again`: the trial that was cut off or spoilt, and whose place this one takes.
+    `again`: the trial that was cut off or spoilt, and whose place this one takes. `live`: the candidates that
+    may be measured on its engine as well, which the storage does not know before they were.
     """
 
     number: int
@@ -74,6 +75,7 @@ class AskedTrial:
     candidate: Candidate
     confirms: int | None = None
     again: int | None = None
+    live: tuple[Candidate, ...] = ()
 
 
 class Ledger:
@@ -129,6 +131,11 @@ class Ledger:
     def propose(self) -> Proposal:
         """Return the sampler's next candidate for the search, and what it knows of what is left to gain."""
         return self._sampler.propose(self._optuna)
+
+    def order_of(self, knowns: Sequence[Mapping[str, FlagValue]]) -> list[int]:
+        """Return the indices of candidates in the sampler's order, the best first; given as in `ask_for`."""
+        places = [coordinates(self.study.space, known) for known in knowns]
+        return self._sampler.order_of(self._optuna, places)
 
     def ask(self, candidate: Candidate) -> AskedTrial:
         """Return a trial of the search."""
