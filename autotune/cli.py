@@ -117,6 +117,7 @@ def tune(
         str, typer.Option(help="End the search once a further launch promises to gain less; off: never.")
     ] = "1%",
     stop_early: Annotated[bool, typer.Option(help="End load points of the search once decided.")] = True,
+    live: Annotated[bool, typer.Option(help="Measure more candidates on one launch where possible.")] = True,
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")
     ] = None,
@@ -147,6 +148,7 @@ def tune(
         rounds=rounds,
         precision=None if precision is None else parse_share("--precision", precision),
         stops_early=stop_early,
+        measures_live=live,
         least_gain=parse_least_gain(least_gain),
     )
     kind = default_sampler(draft.study.space) if sampler is None else parse_sampler(sampler)

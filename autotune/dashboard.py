@@ -122,6 +122,8 @@ def _note_parts(history: StudyHistory, trial: NumberedTrial) -> Iterator[str]:
     goals = history.study.slo.goals
     values = [(goal.quantity, objective_of(record, goals, index)) for index, goal in enumerate(goals)]
     lines = [f"{what}: {metric_value(what.metric, value)}" for what, value in values if value is not None]
+    if record.measured_live_on is not None:
+        lines.append(f"measured live on the engine of trial {record.measured_live_on}, not launched")
     lines += [fill(f"partial: {line}", _TEXT_WIDTH) for line in stop_lines(record)]
     verdict = verdict_of(history, trial)
     lines += [f"{margin_text(each)} ({each.decision})" for each in (verdict.ceilings if verdict else ())]
@@ -137,6 +139,8 @@ def _note_parts(history: StudyHistory, trial: NumberedTrial) -> Iterator[str]:
 
 
 def _files(history: StudyHistory, trial: NumberedTrial) -> list[Path]:
+    if trial.record.measured_live_on is not None:
+        return [history.folder / point.file for point in trial.record.points]
     folder = history.folder / "trials" / f"{trial.number:04}"
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 

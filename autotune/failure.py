@@ -85,6 +85,10 @@ class EngineFailure(BaseModel):
     minimum_mem_fraction: float | None = None
 
 
+class LiveRefusedError(Exception):
+    """A running engine did not set a flag; it serves on, and what it stands at is not known."""
+
+
 class EngineError(Exception):
     """The engine failed; caught once, in trial.py, and turned into a FAILED record."""
 

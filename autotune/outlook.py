@@ -12,6 +12,7 @@ from pathlib import Path
 from autotune.engine.dialects import dialect_of
 from autotune.engine.plan import plan_launch
 from autotune.engine.simulated import SimulatedLauncher
+from autotune.order import TrialOrder
 from autotune.record import Role, TrialRecord
 from autotune.report.commands import command_line
 from autotune.report.units import duration, flag_value
@@ -19,7 +20,7 @@ from autotune.search.budget import Budget
 from autotune.simulator.profile import read_profile
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.trial import TrialOrder, run_trial
+from autotune.trial import run_trial
 
 NIGHT_S = 8 * 3600
 
@@ -71,7 +72,7 @@ def _simulated_baseline(study: Study) -> TrialRecord:
     launcher = SimulatedLauncher(read_profile(study.space.profile or ""), study.seed)
     order = TrialOrder(0, Role.BASELINE, Candidate.of(study.space.baseline), None, measure_all=True)
     with tempfile.TemporaryDirectory() as folder:
-        return run_trial(
+        (record,) = run_trial(
             study,
             order,
             launcher,
@@ -79,3 +80,4 @@ def _simulated_baseline(study: Study) -> TrialRecord:
             on_phase=lambda _phase: None,
             find_twin=lambda _effective: None,
         )
+    return record

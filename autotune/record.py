@@ -87,6 +87,8 @@ class TrialRecord(Frozen):
     `reason`: why it is INFEASIBLE, INVALID or INTERRUPTED; a FAILED one has its `failure`.
     `confirms`: the number of the trial whose candidate a confirmation launched again.
     `same_as`: the number of an earlier trial with the same effective flags, whose numbers were taken over.
+    `measured_live_on`: the number of the trial on whose engine it was measured, a flag being changed while
+    that ran; it was not launched, took the time of its own load, and its effective flags are those of then.
     `nodes`: where it ran, if the study has several slots; `slots`: how many of them shared its time.
     `answers`: of a confirmation only.
     """
@@ -106,6 +108,7 @@ class TrialRecord(Frozen):
     objectives: tuple[float, ...] | None = None
     confirms: int | None = None
     same_as: int | None = None
+    measured_live_on: int | None = None
     nodes: tuple[str, ...] = ()
     slots: int = 1
     answers: AnswersRecord | None = None
@@ -114,6 +117,11 @@ class TrialRecord(Frozen):
     def duration_s(self) -> float:
         """Everything the trial took."""
         return sum(self.durations_s.values())
+
+    @property
+    def is_launch(self) -> bool:
+        """Whether it took a launch of its own."""
+        return bool(self.durations_s) and self.measured_live_on is None
 
     @property
     def is_lost_to_node(self) -> bool:
@@ -148,5 +156,6 @@ class TrialRecord(Frozen):
                 "objectives": twin.objectives,
                 "points": twin.points,
                 "same_as": number,
+                "measured_live_on": twin.measured_live_on,
             }
         )

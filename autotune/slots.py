@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from autotune.engine.launcher import Launcher
 from autotune.engine.uninterrupted import signals_held
@@ -20,6 +20,9 @@ from autotune.record import TrialRecord
 from autotune.search.confirmation import Turn
 from autotune.search.ledger import AskedTrial
 from autotune.study import Study
+
+Records: TypeAlias = tuple[TrialRecord, ...]
+"""What `trial.run_trial` returns: that of the trial, then those of what was measured live on its engine."""
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Slot:
     launcher: Launcher
     asked: AskedTrial | None = None
     began_s: float = 0.0
-    job: "Future[TrialRecord] | None" = None
+    job: "Future[Records] | None" = None
     quarantine: str | None = None
 
     @property
@@ -43,16 +46,16 @@ class Slot:
         """The moment on its launcher's clock."""
         return self.launcher.clock.now_s()
 
-    def take(self) -> TrialRecord:
-        """Return the record of the trial that has ended, and be free.
+    def take(self) -> Records:
+        """Return the record of the trial that has ended, and those of what was measured live; be free.
 
         Raises:
             BaseException: what ended the trial instead; the slot is not free then.
         """
         assert self.job is not None  # noqa: S101 - it was begun
-        record = self.job.result()
+        records = self.job.result()
         self.asked, self.job = None, None
-        return record
+        return records
 
 
 class Slots:
@@ -130,7 +133,7 @@ class Slots:
         usable = tuple(each.nodes for each in self.usable)
         return Turn(slot.nodes, usable, frozenset(each.nodes for each in self.busy))
 
-    def begin(self, slot: Slot, asked: AskedTrial, work: Callable[[], TrialRecord]) -> None:
+    def begin(self, slot: Slot, asked: AskedTrial, work: Callable[[], Records]) -> None:
         """Run a trial on a free slot.
 
         Raises:
@@ -162,9 +165,9 @@ class Slots:
             raise InfrastructureError(f"no node is left that serves this study\n{reasons}") from error
 
 
-def _done(work: Callable[[], TrialRecord]) -> "Future[TrialRecord]":
+def _done(work: Callable[[], Records]) -> "Future[Records]":
     """Run a trial at once, in this thread, which Ctrl-C interrupts; blame on a node is kept for later."""
-    job: Future[TrialRecord] = Future()
+    job: Future[Records] = Future()
     try:
         job.set_result(work())
     except InfrastructureError as error:

@@ -6,14 +6,13 @@ recorded before the next one begins on its slot; only this thread asks and tells
 left is settled before anything is launched.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from autotune.engine.dialect import EffectiveFlags
-from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Launcher
 from autotune.errors import InfrastructureError
 from autotune.events import (
@@ -26,17 +25,13 @@ from autotune.events import (
     TrialEnded,
     one_at_a_time,
 )
+from autotune.order import TrialOrder
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
 from autotune.search.confirmation import Contest, NumberedTrial, contest_of
-from autotune.search.feasibility import (
-    DOUBTED_PER_LAUNCH,
-    MemoryLessons,
-    infeasible_reason,
-    same_candidate,
-    same_effect,
-)
+from autotune.search.feasibility import same_candidate, same_effect
 from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, interrupted
+from autotune.search.live_candidates import deserves_more, expected_flags, live_orders
 from autotune.search.place import settle_place
 from autotune.search.repeats import (
     ATTEMPTS,
@@ -44,17 +39,17 @@ from autotune.search.repeats import (
     baseline_is_due,
     due_again,
     reason_against,
-    settled,
 )
 from autotune.search.rounds import final_answer, rounds_due
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.stopping import too_little
 from autotune.search.storage import only_controller, only_writer, storage_errors
+from autotune.search.told import Told
 from autotune.search.twin import twin_of
 from autotune.slots import Slot, Slots
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
-from autotune.trial import TrialOrder, run_trial
+from autotune.trial import run_trial
 
 __all__ = ["Event", "Observe", "PhaseBegan", "Quarantined", "Recovered", "TrialEnded", "tune"]
 
@@ -96,11 +91,9 @@ def tune(
 class _Tuner:
     """The state of one `tune` call; everything that must survive it is in the ledger.
 
-    `finished`: the trials that were told, as of the last one. `cut_off`: those that this call's deadline
-    ended; a later call, with more time, runs them again. `known`: the candidates the search has settled.
-    `doubted`: how many candidates this call asked for that `lessons` speak against, launched or not.
-    `free`: how many asks in a row cost nothing. `expected_gain`: of a further launch,
-    as of the last finished trial, if that is too little.
+    `cut_off`: the trials that this call's deadline ended; a later call, with more time, runs them again.
+    `free`: how many asks in a row cost nothing. `expected_gain`: of a further launch, as of the last finished
+    trial, if that is too little.
     """
 
     study: Study
@@ -109,16 +102,20 @@ class _Tuner:
     folder: Path
     ledger: Ledger
     observe: Observe
-    finished: tuple[NumberedTrial, ...] = ()
     cut_off: set[int] = field(default_factory=set)
-    known: set[Candidate] = field(default_factory=set)
-    doubted: int = 0
     free: int = 0
     expected_gain: float | None = None
     spoilt_confirmations: int = 0
     deadline_s: float | None = None
     has_old_answer: bool = True
-    lessons: MemoryLessons = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.told = Told(self.study.space)
+
+    @property
+    def finished(self) -> tuple[NumberedTrial, ...]:
+        """The trials that were told."""
+        return self.told.trials
 
     def run(self, sampler: SamplerKind) -> StudyHistory:
         """Settle the past, then baseline, search, confirmation and answer."""
@@ -130,7 +127,7 @@ class _Tuner:
                 sampler,
                 self.study.space,
                 seed=self.study.seed + len(self.finished),
-                accepts=self._is_worth_a_trial,
+                accepts=lambda candidate: self.told.is_worth_a_trial(candidate, self._running()),
                 prior=twin_of(self.study) if sampler is SamplerKind.GP else None,
                 is_parallel=len(self.slots.usable) > 1,
                 is_judged=self.budget.least_gain is not None,
@@ -194,16 +191,14 @@ class _Tuner:
     def _wanted(self) -> Candidate | None:
         """Return the next candidate that the file wants tried, None if each was begun."""
         searched = (each.record for each in self.finished if each.record.role is Role.SEARCH)
-        begun = self._taken() | {record.to_candidate() for record in searched}
+        begun = self.told.known | self._running() | {record.to_candidate() for record in searched}
         return next(
             (each for each in map(Candidate.of, self.study.space.tried_first) if each not in begun), None
         )
 
     def _ask_for(self, candidate: Candidate, role: Role) -> AskedTrial:
         """Ask for a candidate that the space's file spells out; the engine chooses what it leaves out."""
-        flags, space = candidate.to_dict(), self.study.space
-        expected = dialect_of(space.engine).known_defaults(space, flags)
-        return self.ledger.ask_for(candidate, role, {**expected, **flags})
+        return self.ledger.ask_for(candidate, role, expected_flags(self.study.space, candidate))
 
     def _is_baseline_next(self) -> bool:
         return (
@@ -218,7 +213,7 @@ class _Tuner:
         """Return why the search ends now, None if it goes on."""
         if not self._has_launches():
             return SearchEnd.LAUNCHES
-        if len(self._taken()) >= self.study.space.size and not self._due_again():
+        if len(self.told.known | self._running()) >= self.study.space.size and not self._due_again():
             return SearchEnd.EXHAUSTED
         if self.cut_off or not fits(self.finished, self._left_s(), reserved_s=self._reserve_s()):
             return SearchEnd.TIME
@@ -247,7 +242,7 @@ class _Tuner:
         return self.ledger.ask_for(candidate, Role.CONFIRMATION, candidate.to_dict(), chosen.number)
 
     def _contest(self) -> Contest:
-        return contest_of(self._settled(), self.study.slo, count=self.budget.finalists)
+        return contest_of(self.told.settled, self.study.slo, count=self.budget.finalists)
 
     # ---- running
 
@@ -278,16 +273,19 @@ class _Tuner:
         """
         slot, asked, spent_s = self.slots.next_ended()
         try:
-            record = slot.take()
+            record, *live = slot.take()
         except InfrastructureError as error:
             self._put_in_quarantine(slot, error)
             record = interrupted(asked, spent_s, f"the node failed: {error}")
             record = record.model_copy(update={"nodes": slot.nodes, "slots": len(self.slots.usable) + 1})
-            slot.asked = None
+            slot.asked, live = None, []
         else:
             if record.outcome is Outcome.INTERRUPTED:
                 self.cut_off.add(asked.number)
         self._settle(asked, record)
+        for each in live:
+            known = expected_flags(self.study.space, each.to_candidate())
+            self._take_told(self.ledger.tell_live(known, each), each)
         reason = reason_against(self.finished, record, slot.nodes)
         if reason is not None:
             where = f"    The logs are under {self.folder / 'trials'}."
@@ -301,6 +299,10 @@ class _Tuner:
             self.spoilt_confirmations += asked.role is Role.CONFIRMATION
         if asked.role is Role.SEARCH:
             self.free = 0 if record.durations_s else self.free + 1
+        self._take_told(asked, record)
+
+    def _take_told(self, asked: AskedTrial, record: TrialRecord) -> None:
+        """Take in a trial that was told just now."""
         self._take_in((*self.finished, NumberedTrial(asked.number, record, asked.again)))
         self.observe(TrialEnded(asked, record, self._left_s()))
 
@@ -322,10 +324,10 @@ class _Tuner:
             is_simulated=self.slots.is_simulated,
             began_s=self.slots.now_s,
         )
-        reason = self._certain_reason(asked.candidate) or self._doubt(asked.candidate)
+        reason = self.told.certain_reason(asked.candidate) or self.told.doubt(asked.candidate)
         if reason is not None:
             return record.model_copy(update={"reason": reason})
-        twin = same_candidate(asked.candidate, self._settled())
+        twin = same_candidate(asked.candidate, self.told.settled)
         return None if twin is None else record.take_over(*twin)
 
     def _begin(self, slot: Slot, asked: AskedTrial) -> None:
@@ -342,9 +344,11 @@ class _Tuner:
             nodes=slot.nodes,
             slots=len(self.slots.usable),
         )
+        order = replace(order, then=tuple(self._live_orders(order)))
+        asked = replace(asked, live=tuple(each.candidate for each in order.then))
 
         def find_twin(effective: EffectiveFlags) -> tuple[int, TrialRecord] | None:
-            return same_effect(asked.candidate, effective, self.study.space, self._settled())
+            return same_effect(asked.candidate, effective, self.study.space, self.told.settled)
 
         run = partial(
             run_trial,
@@ -356,8 +360,26 @@ class _Tuner:
             find_twin=find_twin,
             deadline_s=self._deadline_of(asked.role),
             is_called_off=self.slots.is_called_off,
+            deserves_more=lambda record: deserves_more(
+                self.told.settled, NumberedTrial(asked.number, record), self.study.slo
+            ),
         )
         self.slots.begin(slot, asked, run)
+
+    def _live_orders(self, host: TrialOrder) -> Iterator[TrialOrder]:
+        """Yield what may be measured on a launch's engine as well, what the sampler prefers first."""
+        if host.role is Role.CONFIRMATION or not self.budget.measures_live:
+            return
+        running, space = self._running() | {host.candidate}, self.study.space
+        found = live_orders(
+            space,
+            self.study.slo,
+            replace(host, role=Role.SEARCH, measure_all=False, stops_early=self.budget.stops_early),
+            known=self.told.known,
+            is_worth=lambda candidate: self.told.is_worth_a_trial(candidate, running),
+        )
+        for index in self.ledger.order_of([expected_flags(space, each.candidate) for each in found]):
+            yield found[index]
 
     def _deadline_of(self, role: Role) -> float | None:
         """Return when a launch is cut short; the search leaves the confirmation its time."""
@@ -369,36 +391,15 @@ class _Tuner:
     def _reserve_s(self) -> float:
         return reserve_s(self.budget, self.finished, slots=len(self.slots.usable))
 
-    def _is_worth_a_trial(self, candidate: Candidate) -> bool:
-        """Whether it is worth one; a doubted candidate is only if the last one was not refused."""
-        if candidate in self._taken() or self._certain_reason(candidate) is not None:
-            return False
-        was_refused = bool(self.finished) and self.finished[-1].record.outcome is Outcome.INFEASIBLE
-        return not was_refused or self.lessons.doubt(candidate) is None
-
-    def _taken(self) -> set[Candidate]:
-        """Return the candidates that the search has settled, or runs."""
-        return self.known | {asked.candidate for asked in self.slots.running if asked.role is Role.SEARCH}
-
-    def _certain_reason(self, candidate: Candidate) -> str | None:
-        return infeasible_reason(self.study.space, candidate) or self.lessons.refusal(candidate)
-
-    def _doubt(self, candidate: Candidate) -> str | None:
-        """Return why a candidate is not launched that may fail; None for every tenth of them."""
-        doubt = self.lessons.doubt(candidate)
-        self.doubted += doubt is not None
-        return None if self.doubted % DOUBTED_PER_LAUNCH == 0 else doubt
+    def _running(self) -> set[Candidate]:
+        """Return the candidates that the search runs, or may measure on the engines that run."""
+        searched = {asked.candidate for asked in self.slots.running if asked.role is Role.SEARCH}
+        return searched.union(*(asked.live for asked in self.slots.running))
 
     def _take_in(self, trials: tuple[NumberedTrial, ...]) -> None:
         """Hold these to be the trials that were told."""
-        self.finished = trials
+        self.told.take_in(trials)
         self.expected_gain = None
-        records = (trial.record for trial in self._settled())
-        self.known = {record.to_candidate() for record in records if record.role is Role.SEARCH}
-        self.lessons = MemoryLessons(self.study.space, self._settled())
-
-    def _settled(self) -> tuple[NumberedTrial, ...]:
-        return settled(self.finished)
 
     def _left_s(self) -> float | None:
         return None if self.deadline_s is None else self.deadline_s - self.slots.now_s

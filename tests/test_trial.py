@@ -8,18 +8,19 @@ from typing import ClassVar
 
 import pytest
 
-from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.dialect import EffectiveFlags, LiveFlag
 from autotune.engine.launcher import HttpAddress
 from autotune.engine.launchers import open_launcher
-from autotune.failure import EngineFailure, FailureKind, StartPhase
+from autotune.failure import EngineFailure, FailureKind, LiveRefusedError, StartPhase
 from autotune.load.answers import read_sheet
 from autotune.load.records_file import read_records
+from autotune.order import TrialOrder
 from autotune.record import AnswersRecord, Outcome, Role, TrialRecord
 from autotune.request import ClientHealth
 from autotune.slo import Ceiling, Decision, Slo, StopKind
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.trial import FindTwin, TrialOrder, run_trial
+from autotune.trial import FindTwin, run_trial
 from tests.support.scripted import CRASH, NO_KV, NOT_READY, Script, ScriptedLauncher
 from tests.support.simulated_server import simulated_server
 from tests.support.sse_server import Fault, serving
@@ -51,9 +52,10 @@ def _run(
     deadline_s: float | None = None,
 ) -> TrialRecord:
     seen = [] if phases is None else phases
-    return run_trial(
+    (record,) = run_trial(
         study, order, launcher, folder, on_phase=seen.append, find_twin=find_twin, deadline_s=deadline_s
     )
+    return record
 
 
 def _study(slo: Slo) -> Study:
@@ -295,7 +297,7 @@ def test_a_start_is_given_up_at_the_deadline(tmp_path: Path) -> None:
 def test_a_simulated_start_is_given_up_at_the_deadline_to_the_second(tmp_path: Path) -> None:
     launcher = open_launcher(STUDY.space, seed=0)
 
-    record = run_trial(
+    (record,) = run_trial(
         STUDY, ORDER, launcher, tmp_path, on_phase=lambda _: None, find_twin=lambda _: None, deadline_s=7.3
     )
 
@@ -353,6 +355,7 @@ class ServedEngine:
 
     effective = EffectiveFlags(flags={}, kv_tokens=1000)
     phases_s: ClassVar[dict[StartPhase, float]] = {}
+    live_flags: ClassVar[dict[str, LiveFlag]] = {}
 
     def __init__(self, url: str) -> None:
         self.address = HttpAddress(url, vocabulary_size=5000)
@@ -362,6 +365,9 @@ class ServedEngine:
 
     def abort_requests(self) -> None:
         pass
+
+    def set_live(self, name: str, value: int) -> EffectiveFlags:
+        raise LiveRefusedError(f"{name} {value}")
 
     def failure(self) -> EngineFailure | None:
         return None
@@ -389,7 +395,7 @@ def _run_over_http(
     order: TrialOrder = ORDER,
     study: Study = STUDY,
 ) -> TrialRecord:
-    return run_trial(
+    (record,) = run_trial(
         study,
         order,
         ServedLauncher(url),
@@ -398,6 +404,7 @@ def _run_over_http(
         find_twin=lambda _: None,
         deadline_s=deadline_s,
     )
+    return record
 
 
 def test_a_load_over_http_is_stopped_at_the_deadline(tmp_path: Path) -> None:
@@ -410,7 +417,7 @@ def test_a_load_over_http_is_stopped_at_the_deadline(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_falls_silent_over_http_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.trial.SILENCE_LIMIT_S", 0.3)
+    monkeypatch.setattr("autotune.measuring.SILENCE_LIMIT_S", 0.3)
     with serving(ServerScript(faults=[Fault.HANG_IN_STREAM])) as server:
         record = _run_over_http(server.url, tmp_path)
 

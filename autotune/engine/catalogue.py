@@ -98,6 +98,21 @@ class MemoryUse(Frozen):
     fraction: str | None = None
 
 
+class LiveKnowledge(Frozen):
+    """How a flag is changed while the engine runs: `{argument: {key: value}}` is posted to `path`.
+
+    `state`: where the information page tells the `key`, once for each rank. `minimum`: of the flag's values.
+    `needs`: what other flags must be, if they are set at all.
+    """
+
+    path: str
+    argument: str
+    key: str
+    state: str
+    minimum: int = 1
+    needs: dict[str, FlagValue] = Field(default_factory=dict)
+
+
 class Knowledge(Frozen):
     """What is known about an engine's flags beyond its parser, by flag name; the words of `FlagSpec`.
 
@@ -105,6 +120,7 @@ class Knowledge(Frozen):
     """
 
     memory: MemoryUse = MemoryUse()
+    live: dict[str, LiveKnowledge] = Field(default_factory=dict)
     minimum: dict[str, float] = Field(default_factory=dict)
     maximum: dict[str, float] = Field(default_factory=dict)
     dead: dict[str, str] = Field(default_factory=dict)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from autotune.engine.catalogue import Catalogue, MemoryUse
-from autotune.failure import FailureKind, StartPhase
+from autotune.engine.catalogue import Catalogue, LiveKnowledge, MemoryUse
+from autotune.failure import FailureKind, LiveRefusedError, StartPhase
 from autotune.space import Candidate, FlagValue, SearchSpace
 
 
@@ -107,6 +107,66 @@ class ParseEffective(Protocol):
 
 
 @dataclass(frozen=True)
+class LiveFlag:
+    """How a flag is set while one engine runs, from `minimum` to what it was launched with, `maximum`.
+
+    `known`: where it is posted, and where it is read back. `ranks`: how many share the flag's value; each is
+    told its part, rounded down as at a launch.
+    """
+
+    name: str
+    known: LiveKnowledge
+    maximum: int
+    ranks: int = 1
+
+    @property
+    def minimum(self) -> int:
+        """The least value, of which each rank gets a whole part."""
+        return self.known.minimum * self.ranks
+
+    def part_of(self, value: int) -> int:
+        """Return what each rank is told."""
+        return value // self.ranks
+
+    def body(self, value: int) -> dict[str, dict[str, int]]:
+        """Return what is posted."""
+        return {self.known.argument: {self.known.key: self.part_of(value)}}
+
+    def told_by(self, info: Mapping[str, Any]) -> list[object]:
+        """Return what each rank that tells it stands at, by the engine's information page."""
+        states = info.get(self.known.state)
+        ranks = [state for state in states if isinstance(state, dict)] if isinstance(states, list) else []
+        return [state[self.known.key] for state in ranks if self.known.key in state]
+
+    def applied_to(self, effective: EffectiveFlags, value: int) -> EffectiveFlags:
+        """Return what the engine runs with once the flag is set."""
+        flags = {**effective.flags, self.name: value}
+        return effective.model_copy(update={"flags": flags, "running_limit": self.part_of(value)})
+
+
+def live_flag_for(flags: Mapping[str, LiveFlag], name: str, value: int) -> LiveFlag:
+    """Return the flag of that name.
+
+    Raises:
+        LiveRefusedError: it cannot be set on this engine, or not to this value.
+    """
+    if name not in flags:
+        raise LiveRefusedError(f"{name} cannot be set on this engine while it runs")
+    flag = flags[name]
+    if not flag.minimum <= value <= flag.maximum:
+        raise LiveRefusedError(f"{name} {value} is not within {flag.minimum} to {flag.maximum}, as launched")
+    return flag
+
+
+class FindLiveFlags(Protocol):
+    """Gives the flags that a running engine can change."""
+
+    def __call__(self, effective: EffectiveFlags) -> Mapping[str, LiveFlag]:
+        """Return them by name, none if it can change nothing."""
+        ...
+
+
+@dataclass(frozen=True)
 class VocabularyProbe:
     """A request that is refused with the vocabulary's size: the first group of `size` in the answer."""
 
@@ -131,6 +191,7 @@ class Dialect:
     invalid_reason: InvalidReason
     memory_use: Callable[[], MemoryUse]
     parse_effective: ParseEffective
+    live_flags: FindLiveFlags
     start_lines: tuple[StartLine, ...]
     failure_lines: tuple[FailureLine, ...]
     health_path: str

@@ -13,9 +13,11 @@ from typing import Any, Self
 
 import httpx
 
-from autotune.engine.dialect import Dialect
+from autotune.engine.dialect import Dialect, LiveFlag
+from autotune.failure import LiveRefusedError
 
 _BETWEEN_FLUSHES_S = 0.2
+_WORDS = 200
 
 
 class NoAnswerError(Exception):
@@ -98,6 +100,22 @@ class EngineApi:
         """
         self._send("POST", self._dialect.abort_path, deadline_s, {"abort_all": True})
 
+    def set_live(self, flag: LiveFlag, value: int, deadline_s: float = 10.0) -> None:
+        """Set a flag of the running engine, which must be idle, and read it back where it is told.
+
+        Raises:
+            LiveRefusedError: the engine did not do it, whatever its status said.
+            NoAnswerError: no answer.
+        """
+        path, asked = flag.known.path, flag.body(value)
+        answer = self._send("POST", path, deadline_s, asked)
+        if not (answer.is_success and _is_done(answer)):
+            text = answer.text.strip()[:_WORDS]
+            raise LiveRefusedError(f"{path} answered HTTP {answer.status_code} {text} to {asked}")
+        told = flag.told_by(self.info(deadline_s))
+        if any(each != flag.part_of(value) for each in told):
+            raise LiveRefusedError(f"{path} took {asked}, but {self._dialect.info_path} tells {told}")
+
     def _object(self, path: str, deadline_s: float) -> dict[str, Any]:
         response = self._send("GET", path, deadline_s)
         if not response.is_success:
@@ -117,3 +135,12 @@ class EngineApi:
             return self._client.request(method, path, json=body, timeout=deadline_s)
         except httpx.HTTPError as error:
             raise NoAnswerError(f"{path} did not answer: {error!r}") from error
+
+
+def _is_done(answer: httpx.Response) -> bool:
+    """Whether every rank said true."""
+    try:
+        words = answer.json()
+    except ValueError:
+        return False
+    return isinstance(words, list) and bool(words) and all(word is True for word in words)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.dialect import EffectiveFlags, LiveFlag, live_flag_for
 from autotune.engine.dialects import dialect_of
 from autotune.engine.http_api import EngineApi, NoAnswerError
 from autotune.engine.launcher import Clock, HttpAddress
@@ -332,6 +332,25 @@ class WatchedEngine:
             self._watch.api.abort_all()
         except NoAnswerError as error:
             raise EngineError(self._watch.failure_behind(error)) from error
+
+    @property
+    def live_flags(self) -> Mapping[str, LiveFlag]:
+        """The flags that can be set on it."""
+        return dialect_of(self._watch.plan.engine).live_flags(self._effective)
+
+    def set_live(self, name: str, value: int) -> EffectiveFlags:
+        """Set one of `live_flags` while no request runs; return what it runs with from now on.
+
+        Raises:
+            LiveRefusedError: the engine did not set it.
+            EngineError: the engine is gone.
+        """
+        flag = live_flag_for(self.live_flags, name, value)
+        try:
+            self._watch.api.set_live(flag, value)
+        except NoAnswerError as error:
+            raise EngineError(self._watch.failure_behind(error)) from error
+        return flag.applied_to(self._effective, value)
 
     def failure(self) -> EngineFailure | None:
         """Return why the engine died, None while all its ranks live and none logged a cause to die."""

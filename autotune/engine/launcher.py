@@ -4,13 +4,13 @@ A launcher takes a `LaunchPlan` and gives a `RunningEngine` inside a context man
 down on any exception. Two implementations: `process.py` (real servers) and `simulated.py` (virtual time).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.dialect import EffectiveFlags, LiveFlag
 from autotune.engine.plan import LaunchPlan
 from autotune.failure import EngineFailure, StartPhase
 from autotune.request import Endpoint
@@ -54,6 +54,20 @@ class RunningEngine(Protocol):
         """Drop every request that a load has left queued or running; `flush_cache` waits until all are gone.
 
         Raises:
+            EngineError: the engine is gone.
+        """
+        ...
+
+    @property
+    def live_flags(self) -> Mapping[str, LiveFlag]:
+        """The flags that `set_live` changes on this engine, with their bounds."""
+        ...
+
+    def set_live(self, name: str, value: int) -> EffectiveFlags:
+        """Set one of `live_flags` while the engine is idle; return what it runs with from now on.
+
+        Raises:
+            LiveRefusedError: it cannot be set so, or was not.
             EngineError: the engine is gone.
         """
         ...

@@ -8,19 +8,20 @@ noise of a launch depends on the launcher's seed and the plan's trial alone.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.dialect import EffectiveFlags, LiveFlag, live_flag_for
 from autotune.engine.dialects import dialect_of
 from autotune.engine.launcher import Clock
 from autotune.engine.plan import LaunchPlan
-from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
+from autotune.failure import EngineError, EngineFailure, FailureKind, LiveRefusedError, StartPhase
 from autotune.request import Endpoint, LoadResult, OfferedLoad, Onlooker
 from autotune.simulator import log_text
 from autotune.simulator.assembly import BatchLog, open_scheduler
+from autotune.simulator.live import set_internal_state
 from autotune.simulator.profile import Profile
 from autotune.simulator.scheduler import Turn, TurnKind
 from autotune.simulator.server_info import server_info
@@ -96,6 +97,7 @@ class SimulatedEngine:
 
     def __init__(self, launch: "_Launch", ready: Ready, phases_s: dict[StartPhase, float]) -> None:
         self._launch = launch
+        self._dialect = dialect_of(launch.plan.engine)
         self._ready = ready
         self._phases_s = phases_s
         self._failure: EngineFailure | None = None
@@ -112,7 +114,7 @@ class SimulatedEngine:
         launch = self._launch
         startup_s = {phase.value: seconds for phase, seconds in self._phases_s.items()}
         page = server_info(launch.profile, self._ready, startup_s=startup_s)
-        return dialect_of(launch.plan.engine).parse_effective({**page, "version": launch.plan.version})
+        return self._dialect.parse_effective({**page, "version": launch.plan.version})
 
     @property
     def phases_s(self) -> dict[StartPhase, float]:
@@ -140,6 +142,26 @@ class SimulatedEngine:
         if self._failure is not None:
             raise EngineError(self._failure)
         self._scheduler.flush_cache()
+
+    @property
+    def live_flags(self) -> Mapping[str, LiveFlag]:
+        """The flags that can be set on it."""
+        return self._dialect.live_flags(self.effective)
+
+    def set_live(self, name: str, value: int) -> EffectiveFlags:
+        """Set one of `live_flags`, which costs no time; return what it runs with from now on.
+
+        Raises:
+            LiveRefusedError: it cannot be set so.
+            EngineError: the engine is gone.
+        """
+        flag = live_flag_for(self.live_flags, name, value)
+        if self._failure is not None:
+            raise EngineError(self._failure)
+        done = set_internal_state(self._scheduler, self._ready, flag.body(value))
+        if not all(done):
+            raise LiveRefusedError(f"{flag.known.path} answered {done} to {flag.body(value)}")
+        return flag.applied_to(self.effective, value)
 
     def failure(self) -> EngineFailure | None:
         """Return why the engine died under load, None while it is healthy."""

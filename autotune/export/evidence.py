@@ -96,6 +96,7 @@ def _launch(trial: NumberedTrial) -> dict[str, object]:
         "role": record.role,
         "outcome": record.outcome,
         "objectives": record.objectives,
+        "measured_live_on": record.measured_live_on,
         "durations_s": record.durations_s,
         "answers": record.answers.model_dump(mode="json") if record.answers else None,
         "load_points": [point.model_dump(mode="json") for point in record.points],

@@ -1,11 +1,12 @@
 """Which candidate is exported, and what must be said about it.
 
 In: a `StudyHistory`, perhaps the number of a trial. Out: a `Selection`, or `RefusedExport`. Pure.
-Invariant: a candidate that does not meet its SLO leaves only by force, and then carries the reason.
+Invariants: a candidate that does not meet its SLO leaves only by force, and then carries the reason; one
+that was measured only live, on an engine launched with other flags, never leaves.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotune import __version__
 from autotune.engine.plan import LaunchPlan
@@ -17,6 +18,7 @@ from autotune.report.commands import trial_plan
 from autotune.report.findings import (
     confirmed_of,
     failures_by_kind,
+    is_only_live,
     is_simulated,
     meeting,
     nearest,
@@ -31,7 +33,7 @@ from autotune.space import LauncherKind
 
 
 class RefusedExport(AutotuneError):  # noqa: N818 - not a fault, but what the study found
-    """The candidate does not meet the SLO, or answers otherwise than the baseline; the message says how."""
+    """The candidate misses the SLO, answers otherwise than the baseline, or was never launched."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def select(
     Raises:
         ConfigError: there is no such trial, or the answer is a front and no trial of it is named.
         RefusedExport: it does not meet the SLO and `force` is not given, its answers differ and that is not
-            accepted, or there is nothing to export.
+            accepted, it was measured live only, or there is nothing to export.
     """
     if number is None and _kind(history) is AnswerKind.FRONT:
         raise ConfigError(_choice(history))
@@ -118,6 +120,8 @@ def select(
         raise RefusedExport(
             f"study {history.study.name}: no candidate was measured. {_failures(history)}".rstrip()
         )
+    if is_only_live(history, trial):
+        raise RefusedExport(_not_launched(trial))
     lack = shortfall(history, trial)
     if lack is None and number is None and _says_nothing_meets(history):
         lack = "the fresh launches of the finalists met it in no case, and this candidate had none"
@@ -134,10 +138,17 @@ def select(
 
 
 def _recommended(history: StudyHistory) -> NumberedTrial | None:
-    """Return the winner; without one the best that met the SLO in the search; without any, the nearest."""
+    """Return the winner; without one the best that met the SLO in the search; without any, the nearest.
+
+    What was never launched comes last, so that it is refused only where there is nothing else.
+    """
+    launched = replace(
+        history, trials=tuple(each for each in history.trials if not is_only_live(history, each))
+    )
+    near = nearest(launched) or nearest(history)
     if _says_nothing_meets(history):
-        return nearest(history)
-    return winner_of(history) or next(iter(meeting(history)), None) or nearest(history)
+        return near
+    return winner_of(history) or next(iter(meeting(launched)), None) or near
 
 
 def _says_nothing_meets(history: StudyHistory) -> bool:
@@ -176,6 +187,15 @@ def _refusal(history: StudyHistory, trial: NumberedTrial, lack: str) -> str:
     return (
         f"trial {trial.number} does not meet the SLO: {lack}.{hint}{help_text}"
         "\n    --force exports it, marked as such."
+    )
+
+
+def _not_launched(trial: NumberedTrial) -> str:
+    return (
+        f"trial {trial.number} was measured live on trial {trial.record.measured_live_on}, whose engine was "
+        "launched with other flags; a real relaunch must confirm it.\n"
+        "    The same tune command with more time confirms the best candidates; or list its flags under\n"
+        "    'try' in the search space of a new study."
     )
 
 

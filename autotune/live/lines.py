@@ -41,6 +41,8 @@ def trial_line(trial: NumberedTrial, slo: Slo) -> Text:
         text.append(f" (stopped early at {point.load})", style="dim")
     if record.same_as is not None:
         text.append(f" (as trial {record.same_as})", style="dim")
+    if record.measured_live_on is not None:
+        text.append(f" (live on trial {record.measured_live_on})", style="dim")
     return text
 
 

@@ -99,7 +99,7 @@ class Standing:
 
     @cached_property
     def best_by_launch(self) -> tuple[float | None, ...]:
-        """The best value so far after each launch of the search."""
+        """The best value so far after each launch of the search, with what was measured live on it."""
         maximises = self.history.study.slo.goals[0].direction == "maximise"
         best, series = None, []
         for trial in self.history.trials:
@@ -108,7 +108,10 @@ class Standing:
             if trial.record.objectives is not None and self.meets(trial):
                 value = trial.record.objectives[0]
                 best = value if best is None else (max if maximises else min)(best, value)
-            series.append(best)
+            if trial.record.is_launch:
+                series.append(best)
+            elif series:
+                series[-1] = best
         return tuple(series)
 
     @cached_property
@@ -141,7 +144,7 @@ class Standing:
         return tuple(
             record
             for record in self.records
-            if record.outcome is Outcome.MEASURED and record.durations_s and record.same_as is None
+            if record.outcome is Outcome.MEASURED and record.is_launch and record.same_as is None
         )
 
     def expected_stage_s(self, stage: str) -> float | None:

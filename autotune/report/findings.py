@@ -40,6 +40,14 @@ def winner_of(history: StudyHistory) -> NumberedTrial | None:
     return None if history.answer is None else trial_of(history, history.answer.winner)
 
 
+def is_only_live(history: StudyHistory, trial: NumberedTrial) -> bool:
+    """Whether it was measured live on another trial's engine, and no fresh launch of it was measured."""
+    return trial.record.measured_live_on is not None and not any(
+        each.record.outcome is Outcome.MEASURED and each.record.confirms == trial.number
+        for each in history.trials
+    )
+
+
 def confirmed_of(history: StudyHistory, trial: NumberedTrial) -> Confirmed | None:
     """Return the fresh launches of a trial's candidate, None if there were none."""
     if history.answer is None:

@@ -59,7 +59,7 @@ def _more_time_lines(history: StudyHistory) -> Iterator[str]:
     """Yield how much time would do, if there was none for a single launch of the search."""
     records = [trial.record for trial in history.trials]
     each_s = expected_trial_s(records)
-    if each_s and not any(record.role is Role.SEARCH and record.durations_s for record in records):
+    if each_s and not any(record.role is Role.SEARCH and record.is_launch for record in records):
         launches = 1 + WORTHWHILE_LAUNCHES + Budget().confirmation_launches
         yield say(
             "A trial takes {each}: the baseline, {search} launches of the search and a confirmation of "

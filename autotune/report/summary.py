@@ -38,7 +38,7 @@ def summary_points(history: StudyHistory) -> tuple[Point, ...]:
         Point(say("Gain"), tuple(_gains(history))),
         Point(say("What binds"), tuple(_binding(history))),
         Point(say("How sure"), tuple(_certainty(history))),
-        Point(say("What it cost"), (cost_text(history), *_stopped(history))),
+        Point(say("What it cost"), (cost_text(history), *_live(history), *_stopped(history))),
     )
     return tuple(row for row in rows if row.sentences)
 
@@ -63,7 +63,7 @@ def changes(history: StudyHistory) -> tuple[Change, ...]:
 def cost_text(history: StudyHistory) -> str:
     """Return how many launches and GPU-hours the study took so far."""
     seconds = spent_s(history)
-    launches = sum(bool(trial.record.durations_s) for trial in history.trials)
+    launches = sum(trial.record.is_launch for trial in history.trials)
     gpus = gpus_of(history)
     if not gpus:
         return say("{launches} launches in {time}.", launches=launches, time=duration(seconds))
@@ -74,6 +74,19 @@ def cost_text(history: StudyHistory) -> str:
         gpus=gpus,
         hours=significant(gpu_hours(history, seconds)),
     )
+
+
+def _live(history: StudyHistory) -> Iterator[str]:
+    """Yield how many candidates took no launch."""
+    count = sum(
+        trial.record.measured_live_on is not None and trial.record.same_as is None for trial in history.trials
+    )
+    if count:
+        yield say(
+            "{count} more candidates were measured live on another trial's engine, a flag being changed "
+            "while it ran; what was measured only so is not exported.",
+            count=count,
+        )
 
 
 def _stopped(history: StudyHistory) -> Iterator[str]:

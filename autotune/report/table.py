@@ -132,6 +132,7 @@ def _outcome_columns() -> tuple[Column, ...]:
         Column("failure", "str", lambda trial: failure_kind(trial.record), printable),
         Column("confirms", "Int64", lambda trial: trial.record.confirms, str),
         Column("same_as", "Int64", lambda trial: trial.record.same_as, str),
+        Column("measured_live_on", "Int64", lambda trial: trial.record.measured_live_on, str),
         Column("is_simulated", "bool", lambda trial: trial.record.is_simulated, flag_value),
     )
 

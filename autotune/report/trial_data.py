@@ -54,6 +54,7 @@ def trial_data(measurements: Measurements) -> dict[str, Any]:
         "candidate": [is_candidate(trial) for trial in trials],
         "failure": [_failure(trial.record) for trial in trials],
         "relation": [_relation(trial) for trial in trials],
+        "folder": [_folder(trial) for trial in trials],
         "phases": [
             [[word(phase), rounded(spent_s)] for phase, spent_s in phases_of(trial.record).items()]
             for trial in trials
@@ -136,9 +137,17 @@ def _relation(trial: NumberedTrial) -> str | None:
 def _kinship(trial: NumberedTrial) -> str | None:
     if trial.record.confirms is not None:
         return say("launches trial {number} again", number=trial.record.confirms)
+    if trial.record.measured_live_on is not None:
+        return say("measured live on the engine of trial {number}", number=trial.record.measured_live_on)
     if trial.record.same_as is not None:
         return say("runs with the flags of trial {number}, whose numbers it has", number=trial.record.same_as)
     return None
+
+
+def _folder(trial: NumberedTrial) -> str:
+    """Return where the engine's logs and the raw records lie."""
+    host = trial.record.measured_live_on
+    return f"trials/{trial.number if host is None else host:04}/"
 
 
 def _engine(record: TrialRecord, name: str) -> int | None:

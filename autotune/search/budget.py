@@ -26,7 +26,8 @@ class Budget:
     launches of the search. `precision`: further rounds follow until the gain is known to plus or minus this
     share, as far as time allows; None: none do. `least_gain`: the search ends once a further launch promises
     less than this share of the best value so far (`search.stopping`); None: never for that reason.
-    `stops_early`: a load point of the search ends while it runs, once it is decided.
+    `stops_early`: a load point of the search ends while it runs, once it is decided. `measures_live`: further
+    candidates are measured on the engine of one that was launched, where it can change a flag while it runs.
     """
 
     launches: int | None = None
@@ -37,6 +38,7 @@ class Budget:
     precision: float | None = None
     least_gain: float | None = None
     stops_early: bool = True
+    measures_live: bool = True
 
     @property
     def confirmation_launches(self) -> int:
@@ -101,13 +103,13 @@ def allowance_s(budget: Budget, trials: Sequence[NumberedTrial]) -> float | None
 def launches_used(trials: Sequence[NumberedTrial]) -> int:
     """Return how many launches of the search were spent.
 
-    What cost no launch, was cut off, or was lost to a node is free.
+    What cost no launch (also because it was measured live), was cut off, or was lost to a node is free.
     """
     return sum(
         trial.record.role is not Role.CONFIRMATION
         and trial.record.outcome is not Outcome.INTERRUPTED
         and not trial.record.is_lost_to_node
-        and bool(trial.record.durations_s)
+        and trial.record.is_launch
         for trial in trials
     )
 
@@ -160,6 +162,6 @@ def _measured_trial_s(records: Sequence[TrialRecord]) -> float:
     durations = [
         record.duration_s
         for record in records
-        if record.outcome is Outcome.MEASURED and record.durations_s and record.same_as is None
+        if record.outcome is Outcome.MEASURED and record.is_launch and record.same_as is None
     ]
     return float(np.percentile(durations, 80)) if durations else 0.0

@@ -54,7 +54,7 @@ class MemoryLessons:
         survived = [
             self._flags(trial.record.to_candidate())
             for trial in trials
-            if trial.record.outcome is Outcome.MEASURED and trial.record.durations_s
+            if trial.record.outcome is Outcome.MEASURED and trial.record.is_launch
         ]
         crashed = (
             (trial.number, self._flags(trial.record.to_candidate()))
@@ -129,6 +129,7 @@ def same_effect(
 
     Where the engine does not tell a flag's value, the value asked for stands in.
 
+    What was measured live is left out: a launch that is paid for is measured, too.
     The size of the KV pool is left out: it varies a little between launches of the same flags. The running
     limit belongs to it, since engines clamp it.
     """
@@ -136,6 +137,7 @@ def same_effect(
     for trial in trials:
         known = trial.record.effective
         measured = trial.record.outcome is Outcome.MEASURED and trial.record.role is not Role.CONFIRMATION
+        measured = measured and trial.record.measured_live_on is None
         if (
             measured
             and known is not None

@@ -5,7 +5,7 @@ exports read. Talks to Optuna. Invariants: a record is written before its trial 
 between the two loses nothing; Optuna only keeps trials, it neither asks nor queues.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +81,8 @@ class StudyHistory:
 class AskedTrial:
     """A trial that the storage knows as running; `confirms`: the trial whose candidate is launched again.
 
-    `again`: the trial that was cut off or spoilt, and whose place this one takes.
+    `again`: the trial that was cut off or spoilt, and whose place this one takes. `live`: the candidates that
+    may be measured on its engine as well, which the storage does not know before they were.
     """
 
     number: int
@@ -89,6 +90,7 @@ class AskedTrial:
     candidate: Candidate
     confirms: int | None = None
     again: int | None = None
+    live: tuple[Candidate, ...] = ()
 
 
 class Ledger:
@@ -145,6 +147,11 @@ class Ledger:
         """Return the sampler's next candidate for the search, and what it knows of what is left to gain."""
         return self._sampler.propose(self._optuna)
 
+    def order_of(self, knowns: Sequence[Mapping[str, FlagValue]]) -> list[int]:
+        """Return the indices of candidates in the sampler's order, the best first; given as in `ask_for`."""
+        places = [coordinates(self.study.space, known) for known in knowns]
+        return self._sampler.order_of(self._optuna, places)
+
     def ask(self, candidate: Candidate) -> AskedTrial:
         """Return a trial of the search."""
         return self._begin({"asked": _asking(candidate, Role.SEARCH, candidate.to_dict())})
@@ -164,6 +171,17 @@ class Ledger:
         where = coordinates(self.study.space, known)
         return self._begin({"asked": _asking(candidate, role, where, confirms)})
 
+    def tell_live(self, known: Mapping[str, FlagValue], record: TrialRecord) -> AskedTrial:
+        """Write a trial that was measured live on another one's engine, and give Optuna its result.
+
+        It begins with its record: a kill leaves none, or one that can be told. `known` as in `ask_for`.
+        """
+        where = coordinates(self.study.space, known)
+        asking = _asking(record.to_candidate(), record.role, where)
+        asked = self._begin({"asked": asking, "record": _text(record)})
+        self.tell(asked, record)
+        return asked
+
     def ask_again(self, number: int) -> AskedTrial:
         """Return a trial with the candidate and the role of an earlier one."""
         (earlier,) = (trial for trial in self._stored() if trial.number == number)
@@ -172,7 +190,7 @@ class Ledger:
     def tell(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Write the record, then give Optuna its result."""
         trial_id = self._id_of(asked.number)
-        self._set_attribute(asked, "record", record.model_dump_json(exclude_defaults=True))
+        self._set_attribute(asked, "record", _text(record))
         trial = Trial(self._optuna, trial_id)
         for judged in record.verdict.ceilings if record.verdict else ():
             trial.set_constraint(judged.ceiling, violation(judged))
@@ -293,6 +311,10 @@ def _asking(
         "where": dict(where),
         "confirms": confirms,
     }
+
+
+def _text(record: TrialRecord) -> str:
+    return record.model_dump_json(exclude_defaults=True)
 
 
 def _asked(number: int, attributes: Mapping[str, Any]) -> AskedTrial:

@@ -44,13 +44,17 @@ class SearchEnd(StrEnum):
 
 
 def due_again(trials: Sequence[NumberedTrial]) -> tuple[int, ...]:
-    """Return the search trials to be launched again: cut off, lost to a node, or invalid until now."""
+    """Return the search trials to be launched again: cut off, lost to a node, or invalid until now.
+
+    What was measured badly on another trial's engine had no launch to repeat; it may be proposed again.
+    """
     by_number = {trial.number: trial for trial in trials}
     repeated = {trial.again for trial in trials}
     return tuple(
         trial.number
         for trial in trials
         if trial.record.role is Role.SEARCH
+        and trial.record.measured_live_on is None
         and trial.number not in repeated
         and (
             trial.record.outcome is Outcome.INTERRUPTED
@@ -150,7 +154,7 @@ def _launched(trials: Sequence[NumberedTrial]) -> list[NumberedTrial]:
     return [
         trial
         for trial in trials
-        if trial.record.durations_s and trial.record.outcome is not Outcome.INTERRUPTED
+        if trial.record.is_launch and trial.record.outcome is not Outcome.INTERRUPTED
     ]
 
 

@@ -7,7 +7,7 @@ trial is drawn again before Optuna sees it, so that the storage holds launches a
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -133,6 +133,17 @@ class SpaceSampler:
                 running = create_trial(state=TrialState.RUNNING)
                 self._judge.sample_relative(study, running, self._distributions)
             return Proposal(candidate, self._judge.expected_gain)
+
+    def order_of(self, study: Study, places: Sequence[Mapping[str, FlagValue]]) -> list[int]:
+        """Return the indices of candidates, given by where they lie, the most promising first.
+
+        As they come, for a sampler that cannot tell.
+        """
+        if self._judge is None or self._judge is not self._inner:
+            return list(range(len(places)))
+        with threadpool_limits(limits=1, user_api="blas"):
+            running = create_trial(state=TrialState.RUNNING)
+            return self._judge.order_of(study, running, self._relative, places)
 
     def draw(self, study: Study) -> Candidate:
         """Return the study's next candidate."""

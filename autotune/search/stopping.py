@@ -30,6 +30,6 @@ def too_little(gain: float | None, budget: Budget, trials: Sequence[NumberedTria
 
 
 def _measured(trials: Sequence[NumberedTrial]) -> int:
-    """Return how many launches of the search, or of the baseline, have values."""
+    """Return how many candidates of the search, and baselines, have values of their own."""
     records = [trial.record for trial in trials if trial.record.role is not Role.CONFIRMATION]
     return sum(record.outcome is Outcome.MEASURED and bool(record.durations_s) for record in records)

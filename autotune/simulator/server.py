@@ -25,9 +25,10 @@ from starlette.types import Receive, Scope, Send
 
 from autotune.simulator import server_info
 from autotune.simulator.life import Engine, HttpFront
+from autotune.simulator.live import StateBodyError, rank_limit, set_internal_state
 from autotune.simulator.pace import Pacemaker
 from autotune.simulator.profile import Profile
-from autotune.simulator.service import AnswerError, Asked, Service, changed_running_limit
+from autotune.simulator.service import AnswerError, Asked, Service, bad_body
 from autotune.simulator.startup import Ready
 
 _FLUSHED = (
@@ -200,8 +201,8 @@ class _Control:
         ]
 
     async def _server_info(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
-        page = server_info.server_info(self._profile, self._ready, startup_s={})
-        page["internal_states"][0]["pp_max_micro_batch_size"] = self._scheduler.running_limit
+        limit = rank_limit(self._scheduler, self._ready)
+        page = server_info.server_info(self._profile, self._ready, startup_s={}, rank_limit=limit)
         return JSONResponse(page)
 
     async def _model_info(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
@@ -211,7 +212,7 @@ class _Control:
         return JSONResponse(server_info.models(self._ready.flags, int(_label_time())))
 
     async def _loads(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
-        return JSONResponse(server_info.loads(self._scheduler, _label_time()))
+        return JSONResponse(server_info.loads(self._scheduler, self._ready, _label_time()))
 
     async def _metrics(self, request: Request) -> Response:  # noqa: ARG002 - starlette's signature
         if not dict(self._ready.flags.given).get("enable-metrics"):
@@ -225,14 +226,11 @@ class _Control:
         return PlainTextResponse(_FLUSHED)
 
     async def _set_internal_state(self, request: Request) -> Response:
-        most = self._ready.capacity.running_limit * self._ready.flags.dp
         try:
-            limit = changed_running_limit(await _body(request), most)
-        except AnswerError as error:
-            return JSONResponse(error.body, status_code=error.status)
-        if limit is not None:
-            self._scheduler.running_limit = limit
-        return JSONResponse([limit is not None])
+            return JSONResponse(set_internal_state(self._scheduler, self._ready, await _body(request)))
+        except StateBodyError as error:
+            refused = bad_body("set_internal_state", str(error))
+            return JSONResponse(refused.body, status_code=refused.status)
 
 
 async def _body(request: Request) -> object:

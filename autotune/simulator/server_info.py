@@ -18,9 +18,15 @@ VERSION = "0.5.23"
 """The SGLang whose command line, log and pages are imitated, whatever the profile was measured with."""
 
 
-def server_info(profile: Profile, ready: Ready, *, startup_s: Mapping[str, float]) -> dict[str, Any]:
-    """Return the page, with the resolved value of every flag that was given or that the model reads."""
+def server_info(
+    profile: Profile, ready: Ready, *, startup_s: Mapping[str, float], rank_limit: int | None = None
+) -> dict[str, Any]:
+    """Return the page, with the resolved value of every flag that was given or that the model reads.
+
+    `rank_limit`: how many requests a rank runs at most by now, None: as launched.
+    """
     flags, capacity = ready.flags, ready.capacity
+    limit = capacity.running_limit if rank_limit is None else rank_limit
     return {
         **_arguments(flags),
         "launch_command": shlex.join(to_argv(dict(flags.given))),
@@ -28,7 +34,7 @@ def server_info(profile: Profile, ready: Ready, *, startup_s: Mapping[str, float
         "max_total_num_tokens": capacity.pool_tokens,
         "max_req_input_len": min(flags.context_tokens, capacity.pool_tokens) - 6,
         "startup_time": dict(startup_s),
-        "internal_states": [_state(profile, flags, capacity)],
+        "internal_states": [_state(profile, flags, capacity, limit) for _ in range(flags.dp)],
         "version": VERSION,
     }
 
@@ -63,8 +69,8 @@ def models(flags: SchedulerFlags, created: int) -> dict[str, Any]:
     return {"object": "list", "data": [card]}
 
 
-def loads(scheduler: Scheduler, timestamp: float) -> dict[str, Any]:
-    """Return the load of the one rank there is."""
+def loads(scheduler: Scheduler, ready: Ready, timestamp: float) -> dict[str, Any]:
+    """Return the load of all ranks, which count as one; the running limit stays as launched, as in SGLang."""
     used, capacity = scheduler.pool.used, scheduler.pool.capacity
     load = {
         "timestamp": timestamp,
@@ -74,7 +80,7 @@ def loads(scheduler: Scheduler, timestamp: float) -> dict[str, Any]:
         "num_used_tokens": used,
         "num_total_tokens": used,
         "max_total_num_tokens": capacity,
-        "max_running_requests": scheduler.running_limit,
+        "max_running_requests": ready.capacity.running_limit * ready.flags.dp,
         "token_usage": round(used / capacity, 4),
         "queues": {"waiting": len(scheduler.waiting)},
     }
@@ -148,11 +154,11 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _state(profile: Profile, flags: SchedulerFlags, capacity: Capacity) -> dict[str, Any]:
+def _state(profile: Profile, flags: SchedulerFlags, capacity: Capacity, limit: int) -> dict[str, Any]:
     return {
         "simulated": True,
         "profile": profile.name,
-        "pp_max_micro_batch_size": capacity.running_limit,
+        "pp_max_micro_batch_size": limit,
         "effective_max_running_requests_per_dp": capacity.running_limit,
         "decode_cuda_graph_bs": list(capacity.decode_graph_sizes),
         "memory_usage": {

@@ -73,11 +73,11 @@ class Service:
             AnswerError: the body is not what the endpoint takes.
         """
         if not isinstance(body, dict):
-            raise _bad(wire, "the body is not a JSON object")
+            raise bad_body(wire, "the body is not a JSON object")
         sampling = body.get("sampling_params") or {} if wire == "generate" else body
         length = sampling.get("max_new_tokens" if wire == "generate" else "max_tokens", _DEFAULT_TOKENS[wire])
         if not isinstance(length, int) or length < 1:
-            raise _bad(wire, "max_tokens must be positive")
+            raise bad_body(wire, "max_tokens must be positive")
         self._refuse_unknown_tokens(wire, body.get("token_ids_logprob") or ())
         options = body.get("stream_options") or {}
         return Asked(
@@ -151,7 +151,7 @@ class Service:
             return self._ids(wire, text)
         prompt = body.get("prompt") if wire == "completions" else body.get("input_ids", body.get("text"))
         if not prompt:
-            raise _bad(wire, "Either text, input_ids or input_embeds should be provided.")
+            raise bad_body(wire, "Either text, input_ids or input_embeds should be provided.")
         return self._ids(wire, prompt)
 
     def _ids(self, wire: str, prompt: object) -> Sequence[int]:
@@ -164,12 +164,12 @@ class Service:
                 self._refuse_unknown_tokens(wire, prompt)
                 return prompt
             case _:
-                raise _bad(wire, "the simulator takes one prompt: a text or a list of token ids")
+                raise bad_body(wire, "the simulator takes one prompt: a text or a list of token ids")
 
     def _refuse_unknown_tokens(self, wire: str, token_ids: Sequence[int]) -> None:
         size = self._profile.vocabulary_size
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:
-            raise _bad(wire, f"a token id is outside the vocabulary: valid range is [0, {size})")
+            raise bad_body(wire, f"a token id is outside the vocabulary: valid range is [0, {size})")
 
     def _request(self, token_ids: Sequence[int], length: int) -> Request:
         group, shared = self._prefixes.group_of(token_ids)
@@ -210,7 +210,8 @@ class Service:
         return chunks
 
 
-def _bad(wire: str, message: str) -> AnswerError:
+def bad_body(wire: str, message: str) -> AnswerError:
+    """Return the answer to a body that the endpoint does not take."""
     status = HTTPStatus.BAD_REQUEST
     if wire == "generate":
         return AnswerError(status, shapes.generate_error(message))
@@ -234,24 +235,3 @@ def _refusal_event(asked: Asked, refusal: Refusal) -> Mapping[str, Any]:
         return shapes.generate_error(refusal.message, refusal.status)
     kind = "SERVICE_UNAVAILABLE" if is_full else "BadRequestError"
     return {"error": shapes.openai_error(refusal.message, kind, refusal.status)}
-
-
-def changed_running_limit(body: object, most: int) -> int | None:
-    """Return the running limit that a /set_internal_state body sets live, None if it is refused.
-
-    Only pp_max_micro_batch_size is known, from 1 to the launched limit; digits in a text count as a number.
-
-    Raises:
-        AnswerError: the body or a value is not what the endpoint takes.
-    """
-    changes = body.get("server_args") if isinstance(body, dict) else None
-    if not isinstance(changes, dict):
-        raise _bad("set_internal_state", "Field required: server_args")
-    try:
-        values = {str(name): float(value) for name, value in changes.items()}
-    except (TypeError, ValueError) as error:
-        raise _bad("set_internal_state", f"Input should be a valid number: {error}") from None
-    if set(values) != {"pp_max_micro_batch_size"}:
-        return None
-    limit = values["pp_max_micro_batch_size"]
-    return int(limit) if 1 <= limit <= most else None

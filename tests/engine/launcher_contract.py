@@ -13,7 +13,9 @@ import pytest
 
 from autotune.engine.launcher import Launcher
 from autotune.engine.plan import LaunchPlan
-from autotune.failure import EngineError, FailureKind, StartPhase
+from autotune.failure import EngineError, FailureKind, LiveRefusedError, StartPhase
+
+LIMIT = "max-running-requests"
 
 
 class Situation(StrEnum):
@@ -50,6 +52,28 @@ class LauncherContract:
             engine.flush_cache()
             assert engine.failure() is None
         self.assert_gone(plan)
+
+    def test_the_running_limit_is_set_while_it_serves_and_set_back(
+        self, launcher: Launcher, arrange: Arrange, tmp_path: Path
+    ) -> None:
+        with launcher.launch(arrange(Situation.GOOD), tmp_path, Phases()) as engine:
+            flag = engine.live_flags[LIMIT]
+            assert flag.part_of(flag.maximum) == engine.effective.running_limit
+            for value in (flag.minimum, flag.maximum // 2, flag.maximum):
+                now = engine.set_live(LIMIT, value)
+                assert now.running_limit == flag.part_of(value)
+                assert now.flags == {**engine.effective.flags, LIMIT: value}
+            assert engine.failure() is None
+
+    def test_what_it_was_not_launched_for_is_not_set_live(
+        self, launcher: Launcher, arrange: Arrange, tmp_path: Path
+    ) -> None:
+        with launcher.launch(arrange(Situation.GOOD), tmp_path, Phases()) as engine:
+            maximum = engine.live_flags[LIMIT].maximum
+            for name, value in ((LIMIT, maximum + 1), (LIMIT, 0), ("chunked-prefill-size", 64)):
+                with pytest.raises(LiveRefusedError, match=name):
+                    engine.set_live(name, value)
+            assert engine.failure() is None
 
     def test_phases_begin_in_order_and_those_that_ended_have_a_duration(
         self, launcher: Launcher, arrange: Arrange, tmp_path: Path

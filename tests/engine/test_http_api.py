@@ -7,8 +7,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from autotune.engine.dialect import LiveFlag
 from autotune.engine.http_api import EngineApi, NoAnswerError
 from autotune.engine.sglang import SGLANG
+from autotune.engine.sglang.flags import live_knowledge
+from autotune.failure import LiveRefusedError
 
 _BUSY = (400, b"Flush cache failed.")
 
@@ -123,6 +126,47 @@ def test_a_flush_that_stays_refused_is_given_up() -> None:
         pytest.raises(NoAnswerError, match="HTTP 400 Flush"),
     ):
         api.flush_cache(patience_s=0)
+
+
+_LIVE = LiveFlag("max-running-requests", live_knowledge()["max-running-requests"], maximum=64, ranks=2)
+
+
+def page(*limits: int) -> tuple[int, bytes]:
+    states = [{"pp_max_micro_batch_size": limit} for limit in limits]
+    return 200, json.dumps({"internal_states": states}).encode()
+
+
+def test_a_limit_is_set_live_with_each_rank_told_its_part() -> None:
+    script = Script({"/set_internal_state": [(200, b"[true, true]")], "/server_info": [page(8, 8)]})
+    with asking(script) as api:
+        api.set_live(_LIVE, 17)
+    assert json.loads(script.asked[0][2]) == {"server_args": {"pp_max_micro_batch_size": 8}}
+
+
+def test_a_limit_that_no_page_tells_is_taken_by_word() -> None:
+    script = Script({"/set_internal_state": [(200, b"[true]")], "/server_info": [(200, b"{}")]})
+    with asking(script) as api:
+        api.set_live(_LIVE, 16)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "words"),
+    [
+        ((200, b"[false]"), page(8), r"HTTP 200 \[false\] to .*pp_max"),
+        ((200, b"[true, false]"), page(8, 8), "HTTP 200"),
+        ((200, b"[]"), page(8), "HTTP 200"),
+        ((200, b"true"), page(8), "HTTP 200 true"),
+        ((200, b"<html>"), page(8), "HTTP 200 <html>"),
+        ((404, b'{"detail": "Not Found"}'), page(8), "HTTP 404"),
+        ((200, b"[true]"), page(32), r"but /server_info tells \[32\]"),
+    ],
+)
+def test_a_limit_that_was_not_set_is_refused_whatever_the_status(
+    answer: tuple[int, bytes], told: tuple[int, bytes], words: str
+) -> None:
+    script = Script({"/set_internal_state": [answer], "/server_info": [told]})
+    with asking(script) as api, pytest.raises(LiveRefusedError, match=words):
+        api.set_live(_LIVE, 16)
 
 
 def test_abort_asks_for_all_requests() -> None:

@@ -20,7 +20,7 @@ from autotune.engine.process import ProcessLauncher
 from autotune.engine.process_launch import held_ports
 from autotune.engine.process_tree import MARK_VARIABLE, Mark, kill_until_gone, living, marked
 from autotune.errors import InfrastructureError
-from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
+from autotune.failure import EngineError, EngineFailure, FailureKind, LiveRefusedError, StartPhase
 from autotune.space import Candidate, SearchSpace
 from tests.engine.launcher_contract import Arrange, LauncherContract, Phases, Situation
 from tests.support import fake_engine
@@ -265,6 +265,28 @@ def test_a_flush_of_a_dead_engine_tells_why_it_died(tmp_path: Path) -> None:
         failure_soon(engine)
         with pytest.raises(EngineError) as caught:
             engine.flush_cache()
+        assert caught.value.failure.kind is FailureKind.OUT_OF_MEMORY_SERVING
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"), [("not-live", r"\[false\]"), ("forgets-live", r"tells \[2500\]")]
+)
+def test_a_limit_that_is_not_set_live_is_no_failure_of_the_engine(
+    tmp_path: Path, behaviour: str, words: str
+) -> None:
+    with ProcessLauncher(_SHORT).launch(plan_of(behaviour), tmp_path, Phases()) as engine:
+        with pytest.raises(LiveRefusedError, match=words):
+            engine.set_live("max-running-requests", 8)
+        assert engine.failure() is None
+
+
+def test_a_dead_engine_is_told_when_a_limit_is_to_be_set(tmp_path: Path) -> None:
+    plan = plan_of()
+    with ProcessLauncher(_SHORT).launch(plan, tmp_path, Phases()) as engine:
+        post(plan, "/die?memory")
+        failure_soon(engine)
+        with pytest.raises(EngineError) as caught:
+            engine.set_live("max-running-requests", 8)
         assert caught.value.failure.kind is FailureKind.OUT_OF_MEMORY_SERVING
 
 

@@ -51,6 +51,11 @@ def plan_of(
     return plan_launch(space, Candidate.of(flags or {}), study="s", trial=trial)
 
 
+def limited(running_requests: int) -> LaunchPlan:
+    space = SPACE.model_copy(update={"flags": {**SPACE.flags, "max-running-requests": running_requests}})
+    return plan_launch(space, Candidate.of({}), study="s", trial="0001")
+
+
 def served(launcher: SimulatedLauncher, folder: Path, *, trial: str = "0001") -> LoadResult:
     with launcher.launch(plan_of(trial=trial), folder, lambda _phase: None) as engine:
         return engine.run(LOAD)
@@ -194,6 +199,23 @@ def test_flushing_makes_a_prefix_cold_again(tmp_path: Path) -> None:
         engine.flush_cache()
         cached.append(engine.run(load).records[0].cached_tokens)
     assert cached == [0, 1900, 0]
+
+
+def test_a_limit_set_live_serves_as_a_launch_with_it(tmp_path: Path) -> None:
+    with launcher_of().launch(limited(8), tmp_path / "launched", lambda _phase: None) as engine:
+        launched = engine.run(LOAD)
+    with launcher_of().launch(limited(32), tmp_path / "live", lambda _phase: None) as engine:
+        assert engine.set_live("max-running-requests", 8).running_limit == 8
+        live = engine.run(LOAD)
+    assert ended_s(live) == pytest.approx(ended_s(launched))
+
+
+def test_a_limit_is_not_set_on_an_engine_that_died(tmp_path: Path) -> None:
+    plan = plan_of({"mem-fraction-static": 0.84})
+    with launcher_of().launch(plan, tmp_path, lambda _phase: None) as engine:
+        engine.run(LOAD)
+        with pytest.raises(EngineError):
+            engine.set_live("max-running-requests", 8)
 
 
 def test_logs_of_all_ranks_are_marked_as_simulated(tmp_path: Path) -> None:

@@ -152,3 +152,28 @@ def test_a_winner_that_is_not_known_to_answer_otherwise_leaves_unmarked(alike: A
     selection = select(made.answering(made.improved(), 2, alike), number=None, force=False)
 
     assert selection.marks == ()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_was_measured_live_only_is_never_exported(force: bool) -> None:
+    with pytest.raises(RefusedExport, match=r"trial 2 was measured live on trial 1, .* must confirm it"):
+        select(made.measured_live(), number=2, force=force, accept_answers=True)
+
+
+def test_what_was_launched_is_recommended_before_what_was_measured_live() -> None:
+    assert select(made.measured_live(), number=None, force=False).trial.number == 1
+
+
+def test_a_candidate_that_was_measured_live_leaves_once_a_launch_confirmed_it() -> None:
+    history = made.measured_live(is_confirmed=True)
+
+    assert select(history, number=2, force=False).trial.number == 2
+    assert select(history, number=None, force=False).trial.number == 2
+
+
+def test_a_study_whose_launches_all_failed_does_not_export_what_was_measured_live() -> None:
+    study = made.make_study()
+    crashed = made.failed(0, FailureKind.CRASHED, "Segmentation fault")
+
+    with pytest.raises(RefusedExport, match="trial 1 was measured live on trial 0"):
+        select(made.history(study, crashed, made.live(study, 1, 0)), number=None, force=True)

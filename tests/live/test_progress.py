@@ -96,3 +96,13 @@ def test_phases_before_and_after_belong_to_their_neighbours() -> None:
     assert [stage_of(phase) for phase in ("asked", "launch: weights", "load: rate 1", "record")] == [
         "launch", "launch", "load", "teardown",
     ]  # fmt: skip
+
+
+def test_what_was_measured_live_counts_with_the_launch_that_it_was_measured_on() -> None:
+    live = measured(120.0, measured_live_on=0, durations_s={"load": 9.0})
+
+    standing = _standing(BASELINE, live, measured(110.0))
+
+    assert standing.best_by_launch == (120.0, 120.0)
+    assert standing.launches == 2
+    assert standing.expected_stage_s("load") == 40.0

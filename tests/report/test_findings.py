@@ -9,6 +9,7 @@ from autotune.record import Outcome, Role
 from autotune.report import findings
 from autotune.report.markdown import render_markdown
 from autotune.report.seen import Measurements
+from autotune.report.summary import summary_points
 from autotune.report.table import trials_frame
 from autotune.report.trial_data import trial_data
 from autotune.search.answer import AnswerKind
@@ -169,3 +170,19 @@ def test_what_a_stopped_load_point_had_shown_is_told_as_partial_and_compared_wit
     assert "stopped after 32 of 254" in trial_data(Measurements(history))["relation"][near.number]
     assert f"(stopped early at {load})" in trial_line(trial, history.study.slo).plain
     assert f"partial: {load} stopped after 32 of 254" in trial_note(history, trial)
+
+
+def test_what_was_measured_live_says_so_wherever_it_is_shown() -> None:
+    history = made.measured_live()
+    live = history.trials[2]
+
+    data = trial_data(Measurements(history))
+    assert data["relation"] == [None, None, "measured live on the engine of trial 1"]
+    assert data["folder"] == ["trials/0000/", "trials/0001/", "trials/0001/"]
+    assert trial_line(live, history.study.slo).plain.endswith("(live on trial 1)")
+    assert trials_frame(history).set_index("number").loc[2, "measured_live_on"] == 1
+    cost = next(point for point in summary_points(history) if point.word == "What it cost")
+    assert cost.sentences[0].startswith("2 launches in ")
+    assert cost.sentences[1].startswith("1 more candidates were measured live on another trial's engine")
+    assert "measured live on the engine of trial 1, not launched" in trial_note(history, live)
+    assert "(trials/0002/concurrency-50.npz)" in trial_note(history, live).replace("/raw/", "")

@@ -110,3 +110,14 @@ def test_what_a_launch_must_promise_is_a_share_or_off() -> None:
     message = "--least-gain 'never': write a share such as 1%, or off"
     with pytest.raises(ConfigError, match=re.escape(message)):
         parse_least_gain("never")
+
+
+def test_what_was_measured_live_takes_its_time_but_no_launch() -> None:
+    live = measured(5.0, measured_live_on=1, durations_s={"load": 10.0})
+    trials = (*TRIALS, *numbered(live))
+
+    assert launches_used(trials) == launches_used(TRIALS)
+    assert expected_trial_s([each.record for each in trials]) == 100.0
+    assert reserve_s(Budget(finalists=1, rounds=2), trials) == 400.0
+    spent_s = sum(each.record.duration_s for each in trials)
+    assert allowance_s(Budget(study_s=1000.0), trials) == 1000.0 - spent_s

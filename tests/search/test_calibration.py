@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autotune.engine.dialect import EffectiveFlags
 from autotune.engine.simulated import SimulatedLauncher
 from autotune.errors import ConfigError, StudyError
 from autotune.failure import EngineFailure, FailureKind, StartPhase
@@ -24,7 +25,7 @@ from autotune.simulator.rehearsal import rehearse
 from autotune.space import FlagValue
 from autotune.tuner import tune
 from tests.support.simulated import LLAMA, profile_without_noise
-from tests.support.trials import STUDY, failed, measured
+from tests.support.trials import STUDY, failed, measured, numbered
 
 WANTED: tuple[Statistic, ...] = (
     (Metric.OUTPUT_THROUGHPUT, ""),
@@ -167,6 +168,18 @@ def test_only_real_launches_are_evidence() -> None:
     assert [case.trial for case in evidence.cases] == [0]
     assert evidence.cases[0].label == "trial 0, concurrency 4"
     assert len(evidence.cases[0].load.requests) == 40
+
+
+def test_what_was_measured_live_shows_its_own_steps_and_its_hosts_pool() -> None:
+    live = measured(900.0, flags={"max-running-requests": 8}, measured_live_on=0)
+    told = EffectiveFlags(flags={}, kv_tokens=5000)
+    hosts = measured(1000.0, effective=told), live.model_copy(update={"effective": told})
+
+    evidence = evidence_of(STUDY.space, STUDY.slo, numbered(*hosts))
+
+    assert [case.trial for case in evidence.cases] == [0, 1]
+    assert "8" in evidence.cases[1].argv
+    assert [fact.tokens for fact in evidence.pools] == [5000]
 
 
 def test_a_load_that_was_cut_short_is_simulated_as_far_as_it_went() -> None:

@@ -131,3 +131,28 @@ def test_the_engines_own_minimum_is_a_fact() -> None:
 
     assert reason == "mem-fraction-static 0.75 is not above 0.75, the least that trial 0's engine asked for"
     assert lessons.refusal(Candidate.of({"mem-fraction-static": 0.8})) is None
+
+
+def test_a_launch_does_not_take_over_what_was_measured_live_but_a_mere_candidate_does() -> None:
+    effective = EffectiveFlags(flags=FLAGS, running_limit=16)
+    live = measured(1.0, flags=FLAGS, effective=effective, measured_live_on=0)
+
+    found = same_candidate(Candidate.of(FLAGS), numbered(live))
+
+    assert same_effect(Candidate.of(FLAGS), effective, STUDY.space, numbered(live)) is None
+    assert found is not None
+    taken = TrialRecord(
+        outcome=Outcome.INFEASIBLE, role=Role.SEARCH, candidate=FLAGS, is_simulated=True, began_s=0.0
+    ).take_over(*found)
+    assert (taken.measured_live_on, taken.is_launch) == (0, False)
+
+
+def test_a_load_that_was_survived_live_does_not_refute_a_crash_at_launch() -> None:
+    heavier: dict[str, FlagValue] = {"mem-fraction-static": 0.8, "max-running-requests": 64}
+    crash = EngineFailure(kind=FailureKind.OUT_OF_MEMORY_LOADING, phase=StartPhase.WEIGHTS, line="boom")
+    crashed = failed(candidate=heavier, failure=crash)
+    live = measured(1.0, flags=heavier, measured_live_on=0)
+
+    lessons = MemoryLessons(STUDY.space, numbered(crashed, live))
+
+    assert lessons.doubt(Candidate.of(heavier)) is not None

@@ -122,6 +122,36 @@ def test_a_kill_between_record_and_result_loses_nothing(tmp_path: Path) -> None:
     assert after._optuna.trials[0].values == [120.0]
 
 
+def test_what_was_measured_live_is_a_trial_of_its_own(tmp_path: Path) -> None:
+    ledger = _open(tmp_path)
+    ledger.tell(_ask(ledger), measured(100.0))
+    live = measured(120.0, flags={"max-running-requests": 16}, measured_live_on=0)
+
+    asked = ledger.tell_live({**DEFAULTS, **live.candidate}, live)
+
+    assert asked == AskedTrial(1, Role.SEARCH, live.to_candidate())
+    assert ledger.trials()[1].record == live
+    assert ledger._optuna.trials[1].params["max-running-requests"] == 16
+    assert ledger._optuna.trials[1].values == [120.0]
+
+
+def test_a_kill_while_a_live_trial_is_told_loses_nothing_and_launches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = _open(tmp_path)
+    live = measured(120.0, flags={"max-running-requests": 16}, measured_live_on=0)
+    monkeypatch.setattr(Ledger, "tell", lambda *_: None)  # it is killed before
+    ledger.tell_live({**DEFAULTS, **live.candidate}, live)
+    ledger.close()
+    monkeypatch.undo()
+
+    again = _open(tmp_path)
+
+    assert again.recover() == ()
+    assert again.trials()[0].record == live
+    assert again._optuna.trials[0].values == [120.0]
+
+
 def test_a_kill_while_a_trial_begins_leaves_none(tmp_path: Path) -> None:
     ledger = _open(tmp_path)
     engine = ledger._optuna._storage._backend.engine  # type: ignore[attr-defined]  # an RDBStorage in a cache

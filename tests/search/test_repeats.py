@@ -127,3 +127,9 @@ def test_three_launches_in_a_row_under_which_a_node_failed_in_whatever_way_are_e
 @pytest.mark.parametrize("kind", [FailureKind.IMAGE_MISSING, FailureKind.BIND_SOURCE_MISSING])
 def test_one_node_without_what_every_launch_needs_is_enough(kind: FailureKind) -> None:
     assert lost_nodes(numbered(measured(1.0), lost(kind=kind))) is not None
+
+
+def test_what_was_measured_badly_live_has_no_launch_to_repeat() -> None:
+    spoilt = measured(2.0, outcome=Outcome.INVALID, measured_live_on=0)
+
+    assert due_again(numbered(measured(3.0), spoilt)) == ()

@@ -7,7 +7,7 @@ import pytest
 from autotune.simulator.assembly import open_scheduler
 from autotune.simulator.pace import Pacemaker
 from autotune.simulator.scheduler import Turn, TurnKind
-from autotune.simulator.service import AnswerError, Service, changed_running_limit
+from autotune.simulator.service import AnswerError, Service
 from autotune.simulator.startup import Ready, plan_start
 from tests.support.simulated import profile_without_noise
 
@@ -255,25 +255,3 @@ def test_the_pacemaker_ends_with_the_turn_in_which_the_engine_died() -> None:
 def test_the_model_runs_at_its_own_pace_in_wall_clock_time() -> None:
     answer = live(World(), lambda world: world.answer("generate", {"input_ids": PROMPT, **sampling(100)}))
     assert answer["meta_info"]["e2e_latency"] > 0.6
-
-
-@pytest.mark.parametrize(
-    ("changes", "limit"),
-    [
-        ({"pp_max_micro_batch_size": 8}, 8),
-        ({"pp_max_micro_batch_size": "8"}, 8),
-        ({"pp_max_micro_batch_size": 0}, None),
-        ({"pp_max_micro_batch_size": 100_000}, None),
-        ({"pp_max_micro_batch_size": "nan"}, None),
-        ({"pp_max_micro_batch_size": float("inf")}, None),
-        ({"chunked_prefill_size": 128}, None),
-    ],
-)
-def test_only_the_running_limit_can_change_live(changes: dict[str, object], limit: int | None) -> None:
-    assert changed_running_limit({"server_args": changes}, 2048) == limit
-
-
-@pytest.mark.parametrize("body", [{"x": 1}, None, {"server_args": {"schedule_policy": "lpm"}}])
-def test_a_live_change_that_is_no_number_is_a_bad_request(body: object) -> None:
-    with pytest.raises(AnswerError):
-        changed_running_limit(body, 2048)

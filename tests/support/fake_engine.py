@@ -7,6 +7,7 @@ Run as a process of its own; `--fake` lists what it shall do, separated by comma
   slow-weights  take half a second to load
   stubborn      ignore SIGTERM               grandchild  leave a detached process that ignores SIGTERM
   busy          refuse to flush              no-info no-model-info  lack a page
+  not-live      refuse to change a limit     forgets-live  say that it did, and do not
   dies-early    end when it is first asked      eats-memory  take memory until the kernel ends it
 A behaviour `name@1` is rank 1's alone.
 POST /die?how ends a serving one: exit, kill or memory.
@@ -54,6 +55,8 @@ def arguments() -> argparse.Namespace:
 class Pages(BaseHTTPRequestHandler):
     given: argparse.Namespace
     behaviours: set[str]
+    most: int
+    limit: int
 
     def do_GET(self) -> None:
         given = self.given
@@ -65,7 +68,10 @@ class Pages(BaseHTTPRequestHandler):
             return self.answer(200, {"model_path": given.model_path})
         if self.path != "/server_info" or "no-info" in self.behaviours:
             return self.answer(404)
-        state = {"effective_max_running_requests_per_dp": given.max_running_requests or 2500}
+        state = {
+            "effective_max_running_requests_per_dp": self.most,
+            "pp_max_micro_batch_size": self.limit,
+        }
         return self.answer(
             200,
             {
@@ -78,12 +84,21 @@ class Pages(BaseHTTPRequestHandler):
         )
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.path == "/set_internal_state":
+            return self.answer(200, [self.change(json.loads(body)["server_args"])])
         if self.path == "/generate":
             return self.answer(400, {"error": {"message": f"-1; valid range is [0, {VOCABULARY})."}})
         if self.path.startswith("/die"):
             return self.die(self.path.partition("?")[2])
         return self.answer(400 if self.path == "/flush_cache" and "busy" in self.behaviours else 200)
+
+    def change(self, asked: dict[str, int]) -> bool:
+        limit = asked.get("pp_max_micro_batch_size", 0)
+        is_taken = 1 <= limit <= self.most and "not-live" not in self.behaviours
+        if is_taken and "forgets-live" not in self.behaviours:
+            Pages.limit = limit
+        return is_taken
 
     def die(self, how: str) -> None:
         if how == "kill":
@@ -92,7 +107,7 @@ class Pages(BaseHTTPRequestHandler):
             say(OUT_OF_MEMORY, is_raw=True)
         os._exit(1)
 
-    def answer(self, status: int, body: dict[str, object] | None = None) -> None:
+    def answer(self, status: int, body: dict[str, object] | list[bool] | None = None) -> None:
         content = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -195,6 +210,7 @@ def main() -> None:
     if peer is not None and given.node_rank > 0:
         follow(peer)
     Pages.given, Pages.behaviours = given, behaviours
+    Pages.most = Pages.limit = given.max_running_requests or 2500
     server = HTTPServer((given.host, given.port), Pages)
     say(f"INFO:     Uvicorn running on http://{given.host}:{given.port} (Press CTRL+C to quit)")
     say("The server is fired up and ready to roll!")

@@ -279,6 +279,27 @@ def improved(
     return history(study, *trials, answer=answer)
 
 
+def live(study: Study, number: int, host: int, *, throughput_tps: float = 1300.0) -> NumberedTrial:
+    """A candidate that was measured on the host's engine, and meets the SLO."""
+    made = trial(study, number, {**FASTER, "chunked-prefill-size": 4096}, throughput_tps, 6.0)
+    changes = {"measured_live_on": host, "durations_s": {"load": 95.5}}
+    return replace(made, record=made.record.model_copy(update=changes))
+
+
+def measured_live(*, is_confirmed: bool = False) -> StudyHistory:
+    """Trial 2, the best, was measured live on trial 1; with a fresh launch of it if `is_confirmed`."""
+    study = make_study()
+    trials = [
+        trial(study, 0, {}, 1000.0, 8.0, role=Role.BASELINE),
+        trial(study, 1, FASTER, 1100.0, 7.0),
+        live(study, 2, 1),
+    ]
+    if is_confirmed:
+        flags = trials[2].record.candidate
+        trials.append(trial(study, 3, flags, 1290.0, 6.0, role=Role.CONFIRMATION, confirms=2))
+    return history(study, *trials)
+
+
 def kept() -> StudyHistory:
     """The finalist's gain may be nothing: the baseline stays."""
     study = make_study()

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autotune.engine.dialect import EffectiveFlags
+from autotune.engine.dialect import EffectiveFlags, live_flag_for
 from autotune.engine.launcher import RunningEngine
 from autotune.engine.plan import LaunchPlan
-from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
+from autotune.engine.sglang import SGLANG
+from autotune.failure import EngineError, EngineFailure, FailureKind, LiveRefusedError, StartPhase
 from autotune.request import ClientHealth, LoadResult, OfferedLoad, Onlooker, RequestRecord, first_ended
 from autotune.space import FlagValue
 from tests.support.records import record
@@ -26,6 +27,8 @@ class Script:
     It is ready after `start_s`, or given up after the plan's time-out. `raises` is raised under load; `dies`
     makes the engine dead after its load; `silent_s` makes it fall silent under load; `client` is the
     generator's own view of the first `overloaded_runs` loads; from load `failing_from` on all requests fail.
+    With a `running_limit` it can be changed live, after which all takes `slower_live` times as long. It dies
+    after more than `dies_after` loads.
     """
 
     start_s: float = 60.0
@@ -39,6 +42,10 @@ class Script:
     client: ClientHealth | None = None
     overloaded_runs: int = 1000
     resolves: dict[str, FlagValue] = field(default_factory=dict)
+    running_limit: int | None = None
+    refuses_live: bool = False
+    slower_live: float = 1.0
+    dies_after: int = 0
 
 
 class VirtualClock:
@@ -62,7 +69,11 @@ class ScriptedEngine:
         self._clock = clock
         self._log = log
         self._runs = 0
-        self.effective = EffectiveFlags(flags={**flags, **script.resolves}, kv_tokens=1000)
+        self._slower = 1.0
+        self.effective = EffectiveFlags(
+            flags={**flags, **script.resolves}, kv_tokens=1000, running_limit=script.running_limit
+        )
+        self.live_flags = SGLANG.live_flags(self.effective)
         self.phases_s = {StartPhase.WEIGHTS: 50.0, StartPhase.WARM_UP: 10.0}
 
     @property
@@ -75,8 +86,15 @@ class ScriptedEngine:
     def abort_requests(self) -> None:
         self._log.append("abort")
 
+    def set_live(self, name: str, value: int) -> EffectiveFlags:
+        self._log.append(f"live {value}")
+        if self._script.refuses_live:
+            raise LiveRefusedError("[false]")
+        self._slower = self._script.slower_live
+        return live_flag_for(self.live_flags, name, value).applied_to(self.effective, value)
+
     def failure(self) -> EngineFailure | None:
-        return self._script.dies if self._runs else None
+        return self._script.dies if self._runs > self._script.dies_after else None
 
     def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         self._log.append(f"load {len(offered.requests)}")
@@ -97,7 +115,8 @@ class ScriptedEngine:
         records = []
         for request in offered.requests:
             slot = free.index(min(free))
-            first, last = self._script.ttft_s, self._script.ttft_s + self._script.gap_s
+            first = self._slower * self._script.ttft_s
+            last = first + self._slower * self._script.gap_s
             chunks = [(first, 1), (last, request.output_tokens - 1)][: request.output_tokens]
             records.append(record(request.index, sent_s=free[slot], chunks=chunks, failed=is_failing))
             free[slot] += last

@@ -8,6 +8,7 @@ from autotune.engine.sglang.argv import COMMAND, render_argv
 from autotune.engine.sglang.defaults import known_defaults
 from autotune.engine.sglang.effective import parse_effective
 from autotune.engine.sglang.flags import load_catalogue, memory_use
+from autotune.engine.sglang.live import live_flags
 from autotune.engine.sglang.log_lines import FAILURE_LINES, START_LINES
 from autotune.engine.sglang.validity import invalid_reason
 
@@ -20,6 +21,7 @@ SGLANG = Dialect(
     invalid_reason=invalid_reason,
     memory_use=memory_use,
     parse_effective=parse_effective,
+    live_flags=live_flags,
     start_lines=START_LINES,
     failure_lines=FAILURE_LINES,
     health_path="/health",

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from autotune.document import read_document
-from autotune.engine.catalogue import Catalogue, Knowledge, MemoryUse, find_catalogue
+from autotune.engine.catalogue import Catalogue, Knowledge, LiveKnowledge, MemoryUse, find_catalogue
 from autotune.space import FlagValue, SearchSpace
 
 
@@ -28,6 +28,11 @@ def load_catalogue(version: str) -> Catalogue:
 def memory_use() -> MemoryUse:
     """Return how SGLang's flags decide what memory it takes."""
     return _knowledge().memory
+
+
+def live_knowledge() -> dict[str, LiveKnowledge]:
+    """Return how SGLang's flags are set while it runs."""
+    return _knowledge().live
 
 
 @dataclass(frozen=True)

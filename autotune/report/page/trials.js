@@ -81,7 +81,7 @@ function panelParts(number) {
   const judged = trials.ceilings.filter((ceiling) => ceiling.decision[at]).map((ceiling) => [ceiling.text, ceiling.decision[at], `${significant(ceiling.margin[at] * 100)} %`]);
   const flags = Object.entries(trials.flags).map(([name, column]) => [name, column[at] || "-"]);
   const engine = [[say("KV pool (tokens)"), trials.kv_tokens[at]], [say("running requests at most"), trials.running_limit[at]]].filter(([, value]) => value !== null);
-  const folder = `trials/${String(number).padStart(4, "0")}/`;
+  const folder = trials.folder[at];
   return [
     element("p", {}, [trials.role[at], trials.outcome[at], trials.standings[trials.standing[at]].short, trials.relation[at]].filter(Boolean).join("; ")),
     trials.failure[at] ? element("pre", { tabindex: "0" }, trials.failure[at]) : null,

@@ -1,8 +1,8 @@
 """What a study's records say that a calibration can use.
 
 In: a study and its finished trials and, where its folder is given, the logs of their engines. Out: `Case`s
-and `PoolFact`s. Reads those logs. Invariant: only launches count that were really measured; one whose
-numbers were taken over from another says nothing new.
+and `PoolFact`s. Reads those logs. Invariant: only what was really measured counts; numbers that were taken
+over from another trial say nothing new, nor does the pool of an engine that several were measured on.
 """
 
 import re
@@ -39,7 +39,12 @@ def evidence_of(
     launched = [trial for trial in trials if trial.record.same_as is None]
     return Evidence(
         cases=tuple(case for trial in launched for case in _cases(space, slo, trial)),
-        pools=tuple(fact for trial in launched if (fact := _pool_fact(space, trial, folder)) is not None),
+        pools=tuple(
+            fact
+            for trial in launched
+            if trial.record.measured_live_on is None
+            and (fact := _pool_fact(space, trial, folder)) is not None
+        ),
     )
 
 

@@ -109,30 +109,58 @@ class CrashAwareSampler(BaseSampler):
         """Return the most promising candidate that the domain accepts, nothing if it accepts none."""
         if not search_space:
             return {}
-        if self._prior is not None:
-            self._prior.learn(study.get_trials(deepcopy=False))
-        encoding = Encoding(search_space)
-        history = history_of(study, trial, set(search_space), self._is_crash)
+        encoding, history = self._look(study, trial, search_space)
         nothing: _Ranked = ({}, None)
         ranked = self._ranked(history, encoding)
         accepted = (each for each in ranked if self._domain is None or self._domain.accepts(each[0]))
         params, self._gain = next(accepted, nothing)
         return params
 
-    def _ranked(self, history: History, encoding: Encoding) -> Iterator[_Ranked]:
-        """Yield complete candidates, the most promising first and those that were tried last."""
-        tried = encoding.units([*(each.params for each in history.seen), *history.pending])
-        if self._prior is None and len(history.seen) < START_UP_TRIALS:
-            return ((each, None) for each in self._completed(encoding, self._spread(encoding, tried)))
-        rows = self._pool(history, encoding)
-        batch = self._batch(encoding, rows)
-        model = Model(
+    def order_of(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> list[int]:
+        """Return the places of these complete candidates, the most promising first.
+
+        As they come, where trials are still spread over the space.
+        """
+        encoding, history = self._look(study, trial, search_space)
+        if not rows or self._spreads(history):
+            return list(range(len(rows)))
+        model = self._model(history, encoding, self._batch(encoding, rows))
+        return [int(place) for place in np.argsort(-log_promise(model, self._generator), kind="stable")]
+
+    def _look(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> tuple[Encoding, History]:
+        if self._prior is not None:
+            self._prior.learn(study.get_trials(deepcopy=False))
+        return Encoding(search_space), history_of(study, trial, set(search_space), self._is_crash)
+
+    def _spreads(self, history: History) -> bool:
+        """Whether too little is known for a model."""
+        return self._prior is None and len(history.seen) < START_UP_TRIALS
+
+    def _model(self, history: History, encoding: Encoding, pool: Batch) -> Model:
+        return Model(
             history,
             encoding,
             seen=self._batch(encoding, [each.params for each in history.seen]),
             pending=self._batch(encoding, history.pending),
-            pool=batch,
+            pool=pool,
         )
+
+    def _ranked(self, history: History, encoding: Encoding) -> Iterator[_Ranked]:
+        """Yield complete candidates, the most promising first and those that were tried last."""
+        tried = encoding.units([*(each.params for each in history.seen), *history.pending])
+        if self._spreads(history):
+            return ((each, None) for each in self._completed(encoding, self._spread(encoding, tried)))
+        rows = self._pool(history, encoding)
+        batch = self._batch(encoding, rows)
+        model = self._model(history, encoding, batch)
         promise = log_promise(model, self._generator)
         promise[_is_among(batch.points, encoding.columns(tried))] -= _TRIED
         unit = model.gain_unit()

@@ -1,0 +1,127 @@
+"""Which candidates can be measured on the engine of another one: they differ in a flag that it changes live.
+
+In: the order of a launch, and what is known. Out: orders for further candidates on its engine, spread between
+the least value and the one launched. Pure. Invariant: such a candidate is of the search space, worth a trial,
+and differs in nothing else, nor would the space's conditions have it differ.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice, pairwise
+
+from autotune.engine.dialect import EffectiveFlags, LiveFlag
+from autotune.engine.dialects import dialect_of
+from autotune.order import LiveValue, TrialOrder
+from autotune.record import Role
+from autotune.search.confirmation import NumberedTrial, finalists
+from autotune.slo import Slo
+from autotune.space import Candidate, Choices, FlagValue, IntRange, SearchSpace, Tunable
+
+_CANDIDATES = 6
+"""How many are offered: of those that the load can tell apart, a trial measures fewer."""
+_LOOKED_AT = 24
+"""How many are looked at for those, where some are not worth a trial."""
+_LIKELY_WINNERS = 2
+"""How many of the best may turn out to be the best: the second, and one that surely meets the SLO."""
+
+
+def live_orders(
+    space: SearchSpace,
+    slo: Slo,
+    host: TrialOrder,
+    *,
+    known: Collection[Candidate],
+    is_worth: Callable[[Candidate], bool],
+) -> tuple[TrialOrder, ...]:
+    """Return orders as the host's, for candidates that its engine could be measured for as well.
+
+    `known`: what was measured so far. Each value lies in the middle, by ratio, of the widest gap between the
+    least one, those that are known, and the one launched; or the most requests that the load has at once,
+    above which a limit is never reached.
+    """
+    told = {**space.flags, **expected_flags(space, host.candidate)}
+    engine = EffectiveFlags(flags=told, running_limit=1)
+    found: list[TrialOrder] = []
+    for name, flag in dialect_of(space.engine).live_flags(engine).items():
+        launched = told.get(name)
+        if isinstance(launched, int) and _is_free(space, name):
+            highest = min(launched, _most_at_once(slo) or launched)
+            values = _values(space.tune[name], flag, highest)
+            beside = [each.to_dict().get(name) for each in known if _agree(each, host.candidate, name)]
+            spread = _spread(values, [each for each in values if each in beside], highest)
+            for value in islice(spread, _LOOKED_AT):
+                candidate = Candidate.of({**host.candidate.to_dict(), name: value})
+                found.append(replace(host, candidate=candidate, live=LiveValue(name, value)))
+    return tuple(each for each in found if is_worth(each.candidate))[:_CANDIDATES]
+
+
+def deserves_more(trials: Sequence[NumberedTrial], measured: NumberedTrial, slo: Slo) -> bool:
+    """Whether a candidate just measured is worth more of its engine's time, after these trials.
+
+    The baseline is, so that what a flag does is known early; later the likely winners are, and any candidate
+    as long as none may win.
+    """
+    best = finalists((*trials, measured), slo, count=_LIKELY_WINNERS)
+    return measured.record.role is Role.BASELINE or not best or measured in best
+
+
+def expected_flags(space: SearchSpace, candidate: Candidate) -> dict[str, FlagValue]:
+    """Return a candidate's flags, with the engine's own choices for those that it leaves out."""
+    flags = candidate.to_dict()
+    return {**dialect_of(space.engine).known_defaults(space, flags), **flags}
+
+
+def _is_free(space: SearchSpace, name: str) -> bool:
+    """Whether a flag is tuned, and changes nothing about which others take part."""
+    field = name.replace("-", "_")
+    conditions = [each for each in space.conditions.values() if each is not None]
+    return (
+        name in space.tune
+        and space.conditions[name] is None
+        and all(name not in each.names and field not in each.names for each in conditions)
+    )
+
+
+def _agree(candidate: Candidate, host: Candidate, name: str) -> bool:
+    """Whether two candidates are equal but for one flag."""
+    one, other = candidate.to_dict(), host.to_dict()
+    return {**one, name: None} == {**other, name: None}
+
+
+def _most_at_once(slo: Slo) -> int | None:
+    """Return the most requests that a closed loop has under way, None if nothing bounds them."""
+    most = [point.concurrency for point in slo.load]
+    return None if None in most else max(each for each in most if each is not None)
+
+
+def _values(tunable: Tunable, flag: LiveFlag, highest: int) -> list[int]:
+    """Return what the space has between the least value that the engine takes and, left out, the highest."""
+    match tunable:
+        case IntRange(bounds=(low, high), multiple_of=step):
+            found = [*range(tunable.snap(low), min(high + 1, highest), step)]
+        case Choices(choices=choices):
+            found = sorted(each for each in choices if isinstance(each, int) and not isinstance(each, bool))
+        case _:
+            found = []
+    return [each for each in found if flag.minimum <= each < highest]
+
+
+def _spread(values: Sequence[int], known: Collection[int], highest: int) -> Iterator[int]:
+    """Yield the value in the middle of the widest gap, then so with that known, and the least one last."""
+    ends = {*values[:1], *known, highest}
+    while (value := _middle_of_widest(values, sorted(ends))) is not None:
+        ends.add(value)
+        yield value
+    yield from (each for each in values[:1] if each not in known)
+
+
+def _middle_of_widest(values: Sequence[int], ends: Sequence[int]) -> int | None:
+    """Return the value nearest, by ratio, to the middle of the widest gap that holds one."""
+    for low, high in sorted(pairwise(ends), key=lambda gap: gap[0] / gap[1]):
+        inside = values[bisect_right(values, low) : bisect_left(values, high)]
+        if inside:
+            middle = math.sqrt(low * high)
+            return min(inside, key=lambda each: abs(math.log(each / middle)))
+    return None

@@ -1,0 +1,165 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.order import TrialOrder
+from autotune.record import Role
+from autotune.search.live_candidates import deserves_more, live_orders
+from autotune.slo import Slo
+from autotune.space import Candidate, FlagValue, SearchSpace
+from tests.support.trials import STUDY, measured, numbered
+
+LIMIT = "max-running-requests"
+
+
+def space_of(limit: dict[str, Any] | None, **keys: Any) -> SearchSpace:
+    tune: dict[str, Any] = {"schedule-policy": {"choices": ["fcfs", "lpm"]}}
+    if limit is not None:
+        tune[LIMIT] = limit
+    return SearchSpace.model_validate({**STUDY.space.model_dump(by_alias=True), "tune": tune, **keys})
+
+
+def slo_of(*load: dict[str, Any]) -> Slo:
+    point = "concurrency 100" if load[-1].get("concurrency") == 100 else "rate 4"
+    return Slo.model_validate(
+        {
+            "workload": {"input_tokens": 256, "output_tokens": 32},
+            "load": load,
+            "ceilings": [f"ttft p95 < 1s at {point}"],
+            "objective": f"maximise output_throughput at {point}",
+        }
+    )
+
+
+CLOSED = slo_of({"concurrency": 20, "requests": 80}, {"concurrency": 100, "requests": 300})
+OPEN = slo_of({"rate": 4, "requests": 300})
+
+
+def values(
+    space: SearchSpace,
+    host: dict[str, FlagValue],
+    *,
+    slo: Slo = OPEN,
+    known: tuple[dict[str, FlagValue], ...] = (),
+    unworthy: tuple[int, ...] = (),
+) -> list[int]:
+    orders = live_orders(
+        space,
+        slo,
+        TrialOrder(7, Role.SEARCH, Candidate.of(host), None, measure_all=False),
+        known=[Candidate.of(each) for each in known],
+        is_worth=lambda candidate: candidate.to_dict()[LIMIT] not in unworthy,
+    )
+    for order in orders:
+        assert order.live is not None
+        assert order.live.flag == LIMIT
+        assert order.candidate == Candidate.of({**host, LIMIT: order.live.value})
+    return [order.live.value for order in orders if order.live]
+
+
+def test_values_lie_in_the_middle_of_what_is_not_known_the_least_one_last() -> None:
+    choices = {"choices": [8, 16, 32, 64, 128, 256]}
+
+    assert values(space_of(choices), {LIMIT: 128}) == [32, 16, 64, 8]
+    assert values(space_of(choices), {LIMIT: 128}, known=({LIMIT: 32},)) == [16, 64, 8]
+    assert values(space_of(choices), {LIMIT: 128}, known=({LIMIT: 8},)) == [32, 16, 64]
+    assert values(space_of({"int": [8, 256]}), {LIMIT: 128})[:3] == [32, 16, 64]
+
+
+def test_what_is_known_of_other_flags_is_not_known_here() -> None:
+    space = space_of({"choices": [8, 32, 128]})
+    host: dict[str, FlagValue] = {LIMIT: 128, "schedule-policy": "fcfs"}
+
+    assert values(space, host, known=({LIMIT: 32, "schedule-policy": "lpm"},)) == [32, 8]
+    assert values(space, host, known=({LIMIT: 32, "schedule-policy": "fcfs"},)) == [8]
+
+
+def test_a_limit_that_a_closed_loop_never_reaches_is_not_offered() -> None:
+    space = space_of({"int": [1, 1024]})
+
+    assert max(values(space, {LIMIT: 512}, slo=CLOSED)) < 100
+    assert max(values(space, {LIMIT: 512}, slo=OPEN)) > 100
+
+
+def test_where_the_engine_chooses_the_limit_its_choice_is_the_bound() -> None:
+    offered = values(space_of({"int": [1, 4096]}), {})
+
+    assert offered
+    assert max(offered) < 2048
+
+
+def test_only_what_is_worth_a_trial_is_offered() -> None:
+    assert values(space_of({"choices": [8, 16, 32, 64]}), {LIMIT: 64}, unworthy=(8, 32)) == [16]
+
+
+@pytest.mark.parametrize(
+    ("limit", "keys"),
+    [
+        (None, {}),
+        (None, {"flags": {LIMIT: 64}}),
+        ({"int": [64, 128]}, {}),
+        ({"choices": [64]}, {}),
+        ({"int": [8, 256]}, {"flags": {"pp-size": 2}}),
+        ({"int": [8, 256], "when": "schedule_policy == 'lpm'"}, {"flags": {}}),
+    ],
+)
+def test_nothing_is_offered_where_nothing_can_be_changed(
+    limit: dict[str, Any] | None, keys: dict[str, Any]
+) -> None:
+    assert values(space_of(limit, **keys), {LIMIT: 64} if limit else {}) == []
+
+
+def test_a_limit_that_decides_which_flags_take_part_is_left_alone() -> None:
+    tune = {
+        LIMIT: {"int": [8, 256]},
+        "chunked-prefill-size": {"int": [512, 8192], "when": "max_running_requests > 64"},
+    }
+    space = SearchSpace.model_validate({**STUDY.space.model_dump(by_alias=True), "tune": tune})
+
+    assert values(space, {LIMIT: 128, "chunked-prefill-size": 512}) == []
+
+
+def test_each_rank_of_attention_data_parallelism_runs_one_request_at_least() -> None:
+    space = space_of({"int": [1, 256]}, flags={"enable-dp-attention": True, "dp-size": 16, "tp-size": 16})
+
+    assert min(values(space, {LIMIT: 64})) >= 16
+
+
+@given(
+    low=st.integers(1, 50),
+    length=st.integers(0, 2000),
+    step=st.integers(1, 16),
+    launched=st.integers(1, 2000),
+    known=st.sets(st.integers(1, 2000), max_size=5),
+)
+def test_whatever_is_offered_is_new_smaller_and_of_the_space(
+    low: int, length: int, step: int, launched: int, known: set[int]
+) -> None:
+    high = (low + length) // step * step
+    if high < low:
+        return
+    space = space_of({"int": [low, high], "multiple_of": step})
+
+    offered = values(space, {LIMIT: launched}, known=tuple({LIMIT: each} for each in known))
+
+    assert len(set(offered)) == len(offered) <= 6
+    assert all(space.tune[LIMIT].contains(each) and each < launched for each in offered)
+    assert known.isdisjoint(offered)
+
+
+def test_the_baseline_and_the_likely_winners_deserve_more_and_anybody_if_none_may_win() -> None:
+    earlier = numbered(measured(100.0), measured(120.0), measured(90.0))
+
+    def deserves(value: float, role: Role = Role.SEARCH, ttft_s: float = 0.5) -> bool:
+        new = measured(value, role=role, ttft_s=ttft_s)
+        return deserves_more(earlier, numbered(*(each.record for each in earlier), new)[-1], STUDY.slo)
+
+    assert deserves(130.0)
+    assert deserves(110.0)
+    assert not deserves(80.0)
+    assert not deserves(130.0, ttft_s=3.0)
+    assert deserves(80.0, role=Role.BASELINE)
+    missing = numbered(measured(50.0, ttft_s=3.0), measured(60.0, ttft_s=3.0))
+    assert deserves_more(missing[:1], missing[1], STUDY.slo)
