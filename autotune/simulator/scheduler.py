@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ _FLOOR_FACTOR = 0.14  # SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR
 _DECAY_STEPS = 600  # SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS
 _RETRACT_STEPS = 20  # SGLANG_RETRACT_DECODE_STEPS
 _NO_TIMES: NDArray[np.float64] = np.empty(0)
+_NO_TIMES.flags.writeable = False
+Sequences: TypeAlias = list[Sequence] | tuple[()]
 
 
 class TurnKind(StrEnum):
@@ -72,9 +75,9 @@ class Turn:
     ended_s: float
     token_times_s: NDArray[np.float64] = field(default_factory=lambda: _NO_TIMES)
     pieces: tuple[Piece, ...] = ()
-    first: list[Sequence] = field(default_factory=list)
-    finished: list[Sequence] = field(default_factory=list)
-    aborted: list[Sequence] = field(default_factory=list)
+    first: Sequences = ()
+    finished: Sequences = ()
+    aborted: Sequences = ()
     retraction: Retraction | None = None
     decoded: int = 0
     prefill_load: PrefillLoad | None = None
@@ -120,7 +123,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do until a request comes."""
-        return not self.waiting and not self.running and self.chunked is None
+        return not self.running.size and self.chunked is None and not self.waiting
 
     @property
     def longest_request_tokens(self) -> int:
@@ -180,24 +183,24 @@ class Scheduler:
         Decode passes stop with the first that ends at or after `until_s`, so that an arrival then is seen
         when it would have been, and after `most_steps`. The result does not depend on how a run is cut.
         """
-        pieces = self._form_prefill()
-        if pieces:
-            return self._prefill(pieces)
-        if self.running:
+        attempt = self._form_prefill()
+        if attempt is not None and attempt.pieces:
+            return self._prefill(attempt)
+        if self.running.size:
             return self._decode(until_s, most_steps)
         raise AssertionError("a request that fits the pool was not admitted to an empty engine")
 
     # --- prefill
 
-    def _form_prefill(self) -> tuple[Piece, ...]:
+    def _form_prefill(self) -> PrefillAttempt | None:
         if self._decodes_owed > 0 and self._owes_decodes():
-            return ()
+            return None
         if self.chunked is None and (self._full or not self.waiting):
-            return ()
-        slots = self.running_limit - len(self.running)
+            return None
+        slots = self.running_limit - self.running.size
         if slots <= 0 and self.chunked is None:
             self._full = True
-            return ()
+            return None
         attempt = PrefillAttempt(
             flags=self.flags,
             pool=self.pool,
@@ -210,10 +213,10 @@ class Scheduler:
         if self.waiting and (self.chunked is None or self.flags.policy == "random"):
             self._admit_waiting(attempt, slots)
         attempt.commit()
-        return tuple(attempt.pieces)
+        return attempt
 
     def _owes_decodes(self) -> bool:
-        return bool(self.running) and len(self.running) >= self.flags.prefill_decode_interval_min_bs
+        return self.running.size >= max(1, self.flags.prefill_decode_interval_min_bs)
 
     def _admit_waiting(self, attempt: PrefillAttempt, slots: int) -> None:
         ordered = in_policy_order(self.flags.policy, self.waiting, self.pool, self.now_s, self._generator)
@@ -229,7 +232,7 @@ class Scheduler:
                 break
             outcome = attempt.admit(sequence)
             if outcome is Admitted.NO_TOKENS:
-                self._full = bool(attempt.pieces) or bool(self.running)
+                self._full = bool(attempt.pieces) or bool(self.running.size)
             if not outcome.is_in:
                 break
             admitted.add(sequence)
@@ -246,41 +249,39 @@ class Scheduler:
         if admitted:
             self.waiting = deque(each for each in self.waiting if each not in admitted)
 
-    def _prefill(self, pieces: tuple[Piece, ...]) -> Turn:
-        started_s = self.now_s
-        load = PrefillLoad.of([(piece.before, piece.new) for piece in pieces])
+    def _prefill(self, attempt: PrefillAttempt) -> Turn:
+        started_s, load, pieces = self.now_s, attempt.load, tuple(attempt.pieces)
         if load.new_tokens > self._prefill_room_tokens:
             return self._die(pieces)
-        decode_load = self._decode_load() if self._mixes_decodes() else None
-        if decode_load is None:
-            self.now_s += self._costs.prefill_s(load)
-        else:
+        self._decodes_owed = self.flags.prefill_decode_interval
+        if self._mixes_decodes():
+            decode_load = self._decode_load()
             self.now_s += self._costs.mixed_s(load, decode_load)
             self._grow(1)
-        turn = Turn(TurnKind.PREFILL, started_s, self.now_s, pieces=pieces, prefill_load=load)
-        if decode_load is not None:
-            turn.kind, turn.decode_load, turn.decoded = TurnKind.MIXED, decode_load, decode_load.sequences
-            turn.token_times_s = np.array([self.now_s])
-        self._decodes_owed = self.flags.prefill_decode_interval
-        self._finish_complete(turn)
+            turn = Turn(TurnKind.MIXED, started_s, self.now_s, np.array([self.now_s]), pieces)
+            turn.decode_load, turn.decoded = decode_load, decode_load.sequences
+            turn.finished = self._retire(self.running.take_complete())
+        else:
+            self.now_s += self._costs.prefill_s(load)
+            turn = Turn(TurnKind.PREFILL, started_s, self.now_s, _NO_TIMES, pieces)
+        turn.prefill_load = load
+        turn.first = [piece.sequence for piece in pieces if piece.completes]
         for piece in pieces:
             self._end_piece(piece, turn)
         return turn
 
     def _mixes_decodes(self) -> bool:
-        return self.flags.mixed_chunk and 0 < len(self.running) <= self.pool.available
+        return self.flags.mixed_chunk and 0 < self.running.size <= self.pool.available
 
     def _end_piece(self, piece: Piece, turn: Turn) -> None:
         sequence = piece.sequence
         if sequence.computed >= sequence.request.prefix_tokens:
             self.pool.share_prefix(sequence)
-        if not piece.completes:
-            return
-        turn.first.append(sequence)
-        self.running.join(sequence, self.now_s)
-        if sequence.to_generate == 0:
-            self.running.leave(sequence)
-            self._retire(sequence, turn)
+        if piece.completes:
+            self.running.join(sequence, self.now_s)
+            if sequence.to_generate == 0:
+                self.running.leave(sequence)
+                turn.finished = [*turn.finished, *self._retire([sequence])]
 
     def _die(self, pieces: tuple[Piece, ...]) -> Turn:
         self.is_dead = True
@@ -289,9 +290,11 @@ class Scheduler:
     # --- decode
 
     def _decode(self, until_s: float, most_steps: int | None) -> Turn:
-        started_s = self.now_s
-        retraction, aborted = self._make_room()
-        if not self.running:
+        started_s, running = self.now_s, self.running
+        retraction, aborted = None, ()
+        if running.size > self.pool.available:
+            retraction, aborted = self._make_room()
+        if not running.size:
             return Turn(TurnKind.DECODE, started_s, started_s, aborted=aborted, retraction=retraction)
         load = self._decode_load()
         times = self._decode_times(load, self._steps_without_event(most_steps), until_s)
@@ -302,10 +305,9 @@ class Scheduler:
         if retraction is None:
             self.ratio = max(self.ratio - steps * self._decay, self._floor_ratio)
         self._decodes_owed = max(0, self._decodes_owed - steps)
-        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times, decoded=load.sequences)
-        turn.decode_load = load
+        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times, decoded=load.sequences, decode_load=load)
         turn.retraction, turn.aborted = retraction, aborted
-        self._finish_complete(turn)
+        turn.finished = self._retire(running.take_complete())
         return turn
 
     def _decode_times(self, load: DecodeLoad, most_steps: int, until_s: float) -> NDArray[np.float64]:
@@ -323,7 +325,7 @@ class Scheduler:
         return times[: int(times.searchsorted(until_s)) + 1]
 
     def _steps_without_event(self, most_steps: int | None) -> int:
-        steps = min(self.running.steps_to_first_end(), self.pool.available // len(self.running))
+        steps = min(self.running.steps_to_first_end(), self.pool.available // self.running.size)
         if self._decodes_owed > 0 and self._owes_decodes():
             steps = min(steps, self._decodes_owed)
         elif (self.waiting and not self._full) or self.chunked is not None:
@@ -332,29 +334,26 @@ class Scheduler:
 
     def _decode_load(self) -> DecodeLoad:
         running = self.running
-        return DecodeLoad(len(running), running.context_sum, running.longest_context)
+        return DecodeLoad(running.size, running.context_sum, running.longest_context)
 
     def _grow(self, steps: int) -> None:
         self.pool.take_unowned(self.running.advance(steps))
 
-    def _finish_complete(self, turn: Turn) -> None:
-        for sequence in self.running.take_complete():
-            self._retire(sequence, turn)
-
-    def _retire(self, sequence: Sequence, turn: Turn) -> None:
-        sequence.finished_s = self.now_s
-        self.pool.retire(sequence)
-        turn.finished.append(sequence)
-        self._full = False
-        if self.is_idle:
-            self.ratio = self._initial_ratio
+    def _retire(self, complete: Sequences) -> Sequences:
+        """Let go of sequences that have all their tokens, and return them."""
+        for sequence in complete:
+            sequence.finished_s = self.now_s
+            self.pool.retire(sequence)
+        if complete:
+            self._full = False
+            if self.is_idle:
+                self.ratio = self._initial_ratio
+        return complete
 
     # --- an exhausted pool
 
-    def _make_room(self) -> tuple[Retraction | None, list[Sequence]]:
+    def _make_room(self) -> tuple[Retraction, list[Sequence]]:
         """Retract until one more step fits; the last one left is aborted, as SGLang does."""
-        if len(self.running) <= self.pool.available:
-            return None, []
         before, ratio_before = self.pool.available, self.ratio
         retracted: list[Sequence] = []
         while len(self.running) > 1 and (not retracted or len(self.running) > self.pool.available):

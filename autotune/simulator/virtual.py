@@ -9,6 +9,7 @@ A request is sent at its time, reaches the scheduler `request_s` later, and its 
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 
 import numpy as np
@@ -36,7 +37,7 @@ _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the
 _UNASKED = RequestFailure(RequestFailureKind.STOPPED, RequestPhase.HEADERS, "the load was stopped")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sent:
     """A request on its way, when it was due and when it was sent; `later` turns wait for it to end."""
 
@@ -46,7 +47,7 @@ class _Sent:
     later: tuple[Request, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ended:
     """A request that has left the engine, well or (its sequence has a failure) not."""
 
@@ -84,11 +85,11 @@ class VirtualEndpoint:
             if onlooker is not None and load.is_decided(onlooker):
                 load.stop()
                 break
-            load.deliver_arrivals()
+            next_arrival_s = load.deliver_arrivals()
             if scheduler.is_idle:
-                scheduler.idle_until(load.next_arrival_s)
+                scheduler.idle_until(next_arrival_s)
                 continue
-            turn = scheduler.turn(until_s=load.next_arrival_s, most_steps=self._most_steps)
+            turn = scheduler.turn(until_s=next_arrival_s, most_steps=self._most_steps)
             if self._on_turn is not None:
                 self._on_turn(turn)
             load.account(turn)
@@ -122,11 +123,6 @@ class _Load:
         """Whether anything is still on its way or in flight."""
         return bool(self._on_the_way or self._in_flight)
 
-    @property
-    def next_arrival_s(self) -> float:
-        """When the next request reaches the scheduler, on its clock; infinite if none is on its way."""
-        return self._on_the_way[0][0] if self._on_the_way else inf
-
     def is_decided(self, onlooker: Onlooker) -> bool:
         """Let somebody look at the first requests, if as many as wanted have ended."""
         count = onlooker.next_look
@@ -149,11 +145,13 @@ class _Load:
             self._scheduler.abort(sequence)
         self._give_up("the load was stopped before the answer was whole", RequestFailureKind.STOPPED)
 
-    def deliver_arrivals(self) -> None:
-        """Hand over every request that has arrived by now."""
-        while self._on_the_way and self._on_the_way[0][0] <= self._scheduler.now_s:
-            arrived_s, _, sent = heapq.heappop(self._on_the_way)
+    def deliver_arrivals(self) -> float:
+        """Hand over every request that has arrived by now, and return when the next will; infinite if none."""
+        on_the_way, now_s = self._on_the_way, self._scheduler.now_s
+        while on_the_way and on_the_way[0][0] <= now_s:
+            arrived_s, _, sent = heapq.heappop(on_the_way)
             self._deliver(sent, arrived_s)
+        return on_the_way[0][0] if on_the_way else inf
 
     def account(self, turn: Turn) -> None:
         """Keep the turn's token times, and send a next request for each that ended."""
@@ -162,7 +160,7 @@ class _Load:
         if turn.kind is TurnKind.DIED:
             self._bury(turn.ended_s)
             return
-        for sequence in (*turn.finished, *turn.aborted):
+        for sequence in chain(turn.finished, turn.aborted):
             sent = self._in_flight.pop(sequence, None)
             if sent is not None:
                 self._ended.append(_Ended(sent, sequence, turn.ended_s))
