@@ -72,7 +72,7 @@ class PrefillAttempt:
         self._chunk_left = chunk - mixed_in
         self._input_left = flags.max_prefill_tokens - mixed_in
         self._current_offset = mixed_in
-        self._total_offset = mixed_in + _reserved_tokens(running, ratio, reserves_all=reserves_all)
+        self._total_offset = mixed_in + reserved_tokens(running, ratio, reserves_all=reserves_all)
 
     @property
     def load(self) -> PrefillLoad:
@@ -152,7 +152,7 @@ class PrefillAttempt:
         self._chunk_left -= charged
 
 
-def _reserved_tokens(running: RunningBatch, ratio: float, *, reserves_all: bool) -> float:
+def reserved_tokens(running: RunningBatch, ratio: float, *, reserves_all: bool) -> float:
     """Return what running sequences may still write: a share of it, or all of it where they ignore eos."""
     if not reserves_all:
         return ratio * running.remaining_sum(CLIPPED_NEW_TOKENS)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from autotune.request import RequestRecord
 from autotune.simulator.costs import DecodeLoad, PrefillLoad
 from autotune.simulator.profile import Experts, StepSeconds
-from autotune.simulator.scheduler import Turn
+from autotune.simulator.turn import Turn
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -166,6 +166,9 @@ class ScheduleRecorder:
 
     def __call__(self, turn: Turn) -> None:
         """Take a turn in."""
+        if turn.chunks:
+            self._take_chunks(turn)
+            return
         prefill, decode = turn.prefill_load or _NO_PREFILL, turn.decode_load or _NO_DECODE
         steps, number = len(turn.token_times_s), len(self._rows)
         tokens = steps * decode.sequences + len(turn.first)
@@ -180,6 +183,15 @@ class ScheduleRecorder:
             self._first.setdefault(sequence.request.index, number)
         for sequence in turn.finished:
             self._last[sequence.request.index] = number
+
+    def _take_chunks(self, turn: Turn) -> None:
+        """Take a run of chunks in, as if each pass had been a turn."""
+        started_s = turn.started_s - self._began_s
+        for ended_s, prefill, decode in turn.chunks:
+            sequences, steps = (0, 0) if decode is None else (decode.sequences, 1)
+            self._rows.append((*prefill, *(decode or _NO_DECODE), steps, sequences))
+            self._spans.append((started_s, ended_s - self._began_s))
+            started_s = ended_s - self._began_s
 
     def schedule(
         self, records: Sequence[RequestRecord], *, concurrency: int | None, request_s: float

@@ -43,8 +43,7 @@ class RunningBatch:
         self._members[sequence] = step
         self.size += 1
         self._end_sum += end
-        if request.output_tokens > self._longest_output_tokens:
-            self._longest_output_tokens = request.output_tokens
+        self._longest_output_tokens = max(self._longest_output_tokens, request.output_tokens)
         self._joins += 1
         heapq.heappush(self._ends, (end, self._joins, sequence))
         self.context_sum += length

@@ -9,79 +9,25 @@ attention DP that run apart (they count as one rank with their summed pool), spe
 """
 
 from collections import deque
-from dataclasses import dataclass, field
-from enum import StrEnum
 from math import inf
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotune.request import Request
-from autotune.simulator.admission import Admitted, Piece, PrefillAttempt
+from autotune.simulator.admission import Admitted, Piece, PrefillAttempt, reserved_tokens
 from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts
 from autotune.simulator.flags import SchedulerFlags
 from autotune.simulator.ordering import in_policy_order
 from autotune.simulator.pool import KvPool
 from autotune.simulator.running import RunningBatch
 from autotune.simulator.sequence import Sequence
+from autotune.simulator.turn import NO_TIMES, ChunkPass, Refusal, Retraction, Sequences, Turn, TurnKind
 
 _INITIAL_RATIO = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO
 _FLOOR_FACTOR = 0.14  # SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR
 _DECAY_STEPS = 600  # SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS
 _RETRACT_STEPS = 20  # SGLANG_RETRACT_DECODE_STEPS
-_NO_TIMES: NDArray[np.float64] = np.empty(0)
-_NO_TIMES.flags.writeable = False
-Sequences: TypeAlias = list[Sequence] | tuple[()]
-
-
-class TurnKind(StrEnum):
-    """What one turn did."""
-
-    PREFILL = "prefill"
-    MIXED = "mixed"
-    DECODE = "decode"
-    DIED = "died"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request is not even queued, with the HTTP status that SGLang gives it."""
-
-    message: str
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retraction:
-    """One exhausted pool: who was sent back, and the new-token ratio before and after."""
-
-    sequences: tuple[Sequence, ...]
-    tokens_gained: int
-    ratio_before: float
-    ratio_after: float
-
-
-@dataclass(slots=True)
-class Turn:
-    """One prefill pass or a run of decode passes. `token_times_s`: when every running sequence gained one.
-
-    `first` had their prompt completed and got a token at `ended_s`; `finished` and `aborted` have left.
-    The loads are what the pass, or the first of the run, computed.
-    """
-
-    kind: TurnKind
-    started_s: float
-    ended_s: float
-    token_times_s: NDArray[np.float64] = field(default_factory=lambda: _NO_TIMES)
-    pieces: tuple[Piece, ...] = ()
-    first: Sequences = ()
-    finished: Sequences = ()
-    aborted: Sequences = ()
-    retraction: Retraction | None = None
-    decoded: int = 0
-    prefill_load: PrefillLoad | None = None
-    decode_load: DecodeLoad | None = None
 
 
 class Scheduler:
@@ -177,12 +123,20 @@ class Scheduler:
         self.now_s = max(self.now_s, now_s)
         self.ratio = self._initial_ratio
 
-    def turn(self, *, until_s: float = inf, most_steps: int | None = None) -> Turn:
+    def turn(
+        self, *, until_s: float = inf, most_steps: int | None = None, joins_chunks: bool = False
+    ) -> Turn:
         """Run the next prefill pass, or decode passes up to the first event; must not be idle.
 
         Decode passes stop with the first that ends at or after `until_s`, so that an arrival then is seen
-        when it would have been, and after `most_steps`. The result does not depend on how a run is cut.
+        when it would have been, and after `most_steps`. With `joins_chunks`, passes that each compute a whole
+        chunk of the same long prompt, which nobody can join or leave, are one turn. The result does not
+        depend on how a run is cut.
         """
+        if joins_chunks and self.chunked is not None:
+            chunk_tokens, passes = self._whole_chunks(self.chunked)
+            if passes > 1:
+                return self._prefill_chunks(self.chunked, chunk_tokens, passes)
         attempt = self._form_prefill()
         if attempt is not None and attempt.pieces:
             return self._prefill(attempt)
@@ -263,7 +217,7 @@ class Scheduler:
             turn.finished = self._retire(self.running.take_complete())
         else:
             self.now_s += self._costs.prefill_s(load)
-            turn = Turn(TurnKind.PREFILL, started_s, self.now_s, _NO_TIMES, pieces)
+            turn = Turn(TurnKind.PREFILL, started_s, self.now_s, NO_TIMES, pieces)
         turn.prefill_load = load
         turn.first = [piece.sequence for piece in pieces if piece.completes]
         for piece in pieces:
@@ -287,11 +241,55 @@ class Scheduler:
         self.is_dead = True
         return Turn(TurnKind.DIED, self.now_s, self.now_s, pieces=pieces)
 
+    # --- a run of chunks
+
+    def _whole_chunks(self, chunked: Sequence) -> tuple[int, int]:
+        """Return the size of the next chunks, and how many passes do nothing but compute one of them each.
+
+        That ends before the prompt or its shared prefix is complete, a running sequence has all its tokens,
+        or the pool (a token early, for the rounding of what is reserved) has no room for a whole chunk.
+        """
+        flags, running = self.flags, self.running
+        mixed_in = running.size if flags.mixed_chunk else 0
+        chunk = (flags.chunk_tokens or 0) - mixed_in
+        owes = self._decodes_owed or flags.prefill_decode_interval
+        if not 0 < chunk <= self._prefill_room_tokens or owes or flags.policy == "random":
+            return 0, 0
+        to_prefix = chunked.request.prefix_tokens - chunked.computed
+        tokens = min(chunked.to_compute, to_prefix) if to_prefix > 0 else chunked.to_compute
+        reserved = mixed_in + reserved_tokens(running, self.ratio, reserves_all=self._reserves_all)
+        room = int(self.pool.available - reserved) - 1
+        passes = min((tokens - 1) // chunk, (room + mixed_in) // (chunk + mixed_in))
+        return chunk, min(passes, running.steps_to_first_end() - 1) if mixed_in else passes
+
+    def _prefill_chunks(self, chunked: Sequence, chunk: int, passes: int) -> Turn:
+        turn = Turn(TurnKind.PREFILL, self.now_s, self.now_s, NO_TIMES)
+        before, decode_load = chunked.computed, None
+        if self.flags.mixed_chunk and self.running.size:
+            turn.kind, turn.decoded, decode_load = TurnKind.MIXED, self.running.size, self._decode_load()
+        chunks: list[ChunkPass] = []
+        for number in range(passes):
+            load = PrefillLoad.of([(before + number * chunk, chunk)])
+            if decode_load is None:
+                self.now_s += self._costs.prefill_s(load)
+            else:
+                decode_load = self._decode_load(number)
+                self.now_s += self._costs.mixed_s(load, decode_load)
+            chunks.append((self.now_s, load, decode_load))
+        chunked.computed += passes * chunk
+        self.pool.take(chunked, passes * chunk)
+        if decode_load is not None:
+            turn.token_times_s = np.array([ended_s for ended_s, _, _ in chunks])
+            self._grow(passes)
+        turn.ended_s, turn.chunks = self.now_s, tuple(chunks)
+        return turn
+
     # --- decode
 
     def _decode(self, until_s: float, most_steps: int | None) -> Turn:
         started_s, running = self.now_s, self.running
-        retraction, aborted = None, ()
+        retraction: Retraction | None = None
+        aborted: Sequences = ()
         if running.size > self.pool.available:
             retraction, aborted = self._make_room()
         if not running.size:
@@ -332,9 +330,12 @@ class Scheduler:
             steps = 1
         return steps if most_steps is None else min(steps, most_steps)
 
-    def _decode_load(self) -> DecodeLoad:
+    def _decode_load(self, steps: int = 0) -> DecodeLoad:
+        """Return what a decode pass computes after so many more steps in which nobody comes or goes."""
         running = self.running
-        return DecodeLoad(running.size, running.context_sum, running.longest_context)
+        return DecodeLoad(
+            running.size, running.context_sum + steps * running.size, running.longest_context + steps
+        )
 
     def _grow(self, steps: int) -> None:
         self.pool.take_unowned(self.running.advance(steps))

@@ -27,8 +27,9 @@ from autotune.request import (
     conversations,
     first_ended,
 )
-from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
+from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.sequence import Sequence, Stay
+from autotune.simulator.turn import Turn, TurnKind
 
 _NO_TIMES: NDArray[np.float64] = np.empty(0)
 _ONES = np.ones(4096, dtype=np.int64)
@@ -61,7 +62,7 @@ class VirtualEndpoint:
     """Serves loads one after another on one scheduler, whose clock goes on between them.
 
     `on_turn` sees every turn, for logs and clocks. `most_steps` limits how many decode passes are run at
-    once; it exists for tests.
+    once; it exists for tests. `joins_chunks`: passes that only go on with a long prompt are one turn.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class VirtualEndpoint:
         request_s: float,
         on_turn: Callable[[Turn], None] | None = None,
         most_steps: int | None = None,
+        joins_chunks: bool = False,
     ) -> None:
         self._scheduler = scheduler
         self._request_s = request_s
         self._on_turn = on_turn
         self._most_steps = most_steps
+        self._joins_chunks = joins_chunks
 
     def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         """Serve the load to its end. Requests that are left when the engine dies have a failure."""
@@ -89,7 +92,9 @@ class VirtualEndpoint:
             if scheduler.is_idle:
                 scheduler.idle_until(next_arrival_s)
                 continue
-            turn = scheduler.turn(until_s=next_arrival_s, most_steps=self._most_steps)
+            turn = scheduler.turn(
+                until_s=next_arrival_s, most_steps=self._most_steps, joins_chunks=self._joins_chunks
+            )
             if self._on_turn is not None:
                 self._on_turn(turn)
             load.account(turn)
@@ -146,7 +151,7 @@ class _Load:
         self._give_up("the load was stopped before the answer was whole", RequestFailureKind.STOPPED)
 
     def deliver_arrivals(self) -> float:
-        """Hand over every request that has arrived by now, and return when the next will; infinite if none."""
+        """Hand over every request that has arrived by now, and return when the next one will (or never)."""
         on_the_way, now_s = self._on_the_way, self._scheduler.now_s
         while on_the_way and on_the_way[0][0] <= now_s:
             arrived_s, _, sent = heapq.heappop(on_the_way)
