@@ -42,16 +42,17 @@ class KvPool:
         """Tokens in use by sequences, as SGLang's `token usage` counts them."""
         return self.private + self.locked
 
-    def cached_prefix(self, group: int) -> int:
-        """Return how many tokens of a group's prefix are cached."""
+    def cached_prefix(self, group: int | None) -> int:
+        """Return how many tokens of a group's prefix are cached; None is no group."""
         entry = self._entries.get(group)
         return 0 if entry is None else entry.tokens
 
     def hit(self, sequence: Sequence) -> int:
         """Return how many tokens of the sequence's prompt are cached; at least one is always computed."""
         request = sequence.request
-        entry = None if request.prefix_group is None else self._entries.get(request.prefix_group)
-        return 0 if entry is None else min(entry.tokens, request.prefix_tokens, sequence.length - 1)
+        if request.prefix_group is None:
+            return 0
+        return min(self.cached_prefix(request.prefix_group), request.prefix_tokens, sequence.length - 1)
 
     def lock(self, sequence: Sequence) -> int:
         """Hold the sequence's cached prefix and return its tokens, 0 if there is none."""

@@ -315,9 +315,9 @@ class Scheduler:
         """
         if most_steps == 1:
             return np.array([self.now_s + self._costs.one_decode_s(load)])
-        durations = self._costs.decode_s(load, most_steps)
-        durations[0] += self.now_s
-        times = durations.cumsum()
+        times = self._costs.decode_s(load, most_steps)
+        times[0] += self.now_s
+        np.add.accumulate(times, out=times)
         if times.item(-1) < until_s:
             return times
         return times[: int(times.searchsorted(until_s)) + 1]

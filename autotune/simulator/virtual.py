@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from math import inf
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,8 @@ from autotune.request import (
 )
 from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.sequence import Sequence, Stay
-from autotune.simulator.turn import Turn, TurnKind
+from autotune.simulator.turn import NO_TIMES, Turn, TurnKind
 
-_NO_TIMES: NDArray[np.float64] = np.empty(0)
 _ONES = np.ones(4096, dtype=np.int64)
 _ONES.flags.writeable = False
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
@@ -160,11 +160,10 @@ class _Load:
 
     def account(self, turn: Turn) -> None:
         """Keep the turn's token times, and send a next request for each that ended."""
-        if len(turn.token_times_s):
+        if turn.token_times_s is not NO_TIMES:
             self._token_times.append(turn.token_times_s)
         if turn.kind is TurnKind.DIED:
             self._bury(turn.ended_s)
-            return
         for sequence in chain(turn.finished, turn.aborted):
             sent = self._in_flight.pop(sequence, None)
             if sent is not None:
@@ -173,29 +172,30 @@ class _Load:
 
     def records(self) -> tuple[RequestRecord, ...]:
         """Return the records of everything that was sent, in index order."""
-        times = np.concatenate((_NO_TIMES, *self._token_times)) - self._begin_s
-        served = (self._served(ended, times) for ended in self._ended)
-        return tuple(sorted((*self._records, *served), key=lambda record: record.index))
+        times = np.concatenate((NO_TIMES, *self._token_times)) - self._begin_s
+        served = [self._served(ended, times) for ended in self._ended]
+        return tuple(sorted((*self._records, *served), key=attrgetter("index")))
 
     def _served(self, ended: _Ended, times: NDArray[np.float64]) -> RequestRecord:
         sequence = ended.sequence
         token_times = self._token_times_of(sequence, times)
-        phase = RequestPhase.STREAM if len(token_times) else RequestPhase.FIRST_TOKEN
         failure = None
         if sequence.failure is not None:
+            phase = RequestPhase.STREAM if len(token_times) else RequestPhase.FIRST_TOKEN
             failure = RequestFailure(ended.failure_kind, phase, sequence.failure)
         return _record(ended.sent, ended.ended_s - self._begin_s, sequence, token_times, failure)
 
     def _token_times_of(self, sequence: Sequence, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        pieces = [self._times_of(stay, times) for stay in sequence.stays]
-        return pieces[0] if len(pieces) == 1 else np.concatenate((_NO_TIMES, *pieces))
+        stays = sequence.stays
+        if len(stays) == 1:
+            return self._times_of(stays[0], times)
+        return np.concatenate((NO_TIMES, *(self._times_of(stay, times) for stay in stays)))
 
     def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
         end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
-        stepped = times[stay.first_step - self._first_step : end_step - self._first_step]
-        all_s = np.empty(len(stepped) + 1)
+        all_s = np.empty(end_step - stay.first_step + 1)
         all_s[0] = stay.first_token_s - self._begin_s
-        all_s[1:] = stepped
+        all_s[1:] = times[stay.first_step - self._first_step : end_step - self._first_step]
         return all_s
 
     def _bury(self, now_s: float) -> None:
@@ -252,7 +252,7 @@ def _record(
     sent: _Sent,
     ended_s: float,
     sequence: Sequence | None = None,
-    token_times: NDArray[np.float64] = _NO_TIMES,
+    token_times: NDArray[np.float64] = NO_TIMES,
     failure: RequestFailure | None = None,
 ) -> RequestRecord:
     return RequestRecord(
