@@ -293,9 +293,7 @@ class Measurement:
     @cached_property
     def _output_tokens(self) -> int:
         """Tokens that arrived within the windows, those of requests that failed later included."""
-        times_s = np.concatenate([np.empty(0), *(record.chunk_times_s for record in self.records)])
-        tokens = np.concatenate([_NOTHING, *(record.chunk_tokens for record in self.records)])
-        return sum(int(tokens[(times_s > start) & (times_s <= end)].sum()) for start, end in self.windows_s)
+        return sum(_tokens_within(each, *window) for window in self.windows_s for each in self.records)
 
     def _completed(self, weight: Callable[[RequestRecord], int]) -> int:
         return sum(
@@ -357,6 +355,16 @@ def join(first: Measurement, second: Measurement) -> Measurement:
         is_steady=first.is_steady and second.is_steady,
         is_open_loop=first.is_open_loop,
     )
+
+
+def _tokens_within(record: RequestRecord, start: float, end: float) -> int:
+    """Return the tokens that arrived in (start, end]; all arrive after the request was due and by its end."""
+    if record.ended_s <= start or record.scheduled_s > end:
+        return 0
+    if record.scheduled_s > start and record.ended_s <= end:
+        return int(record.chunk_tokens.sum())
+    times_s = record.chunk_times_s
+    return int(record.chunk_tokens[(times_s > start) & (times_s <= end)].sum())
 
 
 def _within(value: float | None, limit: float) -> bool:

@@ -14,7 +14,7 @@ from autotune.errors import ConfigError
 from autotune.load.arrivals import LoadPoint
 from autotune.metrics import Metric, join, measure
 from autotune.request import RequestFailure, RequestFailureKind, RequestPhase
-from autotune.slo import ERROR_RATE, Decision, Slo, Verdict, judge, pool, undecidable, violation
+from autotune.slo import ERROR_RATE, Decision, Slo, Verdict, judge, pool, undecidable, violation, violations
 from tests.support.records import steady_records
 
 TIMEOUT = RequestFailure(RequestFailureKind.TIMEOUT, RequestPhase.STREAM, "late")
@@ -126,6 +126,17 @@ def test_nothing_measured_is_a_miss_with_the_worst_margin() -> None:
 
     assert verdict.ceilings[0].decision is Decision.MISSED
     assert verdict.ceilings[0].margin_ratio == -10
+
+
+def test_violations_are_those_of_the_verdict() -> None:
+    limits = ("ttft p95 < 1s", "ttft p5 > 0.1s", "tpot mean < 5ms", "error_ratio < 1%", "goodput > 1req/s")
+    slo = slo_of(*(f"{limit} at concurrency 4" for limit in limits))
+    records = steady_records([0.5, 0.7, 1.5] * 10, concurrency=4)
+    for failed in ((), (9, 12), range(len(records))):
+        shown = [replace(each, failure=TIMEOUT if each.index in failed else None) for each in records]
+        measured = {"concurrency 4": measure(shown, concurrency=4)}
+        judged = {each.ceiling: violation(each) for each in judge(slo, measured).ceilings}
+        assert violations(slo, measured) == judged
 
 
 def _with_failures(slo: Slo, ttft_s: list[float], failed: int) -> Verdict:

@@ -23,9 +23,9 @@ from autotune.simulator import log_text
 from autotune.simulator.assembly import BatchLog, open_scheduler
 from autotune.simulator.live import set_internal_state
 from autotune.simulator.profile import Profile
-from autotune.simulator.scheduler import Turn, TurnKind
 from autotune.simulator.server_info import server_info
 from autotune.simulator.startup import Ready, StageRun, StartFailure, plan_start, serving_failure
+from autotune.simulator.turn import Turn, TurnKind
 from autotune.simulator.virtual import VirtualEndpoint
 
 _TAIL_LINES = 60

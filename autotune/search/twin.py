@@ -27,7 +27,7 @@ from autotune.simulator.profile import Profile, read_profile
 from autotune.simulator.rehearsal import Rehearsal, rehearse
 from autotune.simulator.replay import Schedule, Served
 from autotune.simulator.startup import Ready
-from autotune.slo import Slo, judge, violation
+from autotune.slo import Slo, violations
 from autotune.slo.ceiling import Quantity
 from autotune.space import Candidate, LauncherKind, SearchSpace
 from autotune.study import Study
@@ -169,7 +169,7 @@ class Twin:
             point.label: measure(result.records, concurrency=point.concurrency)
             for (point, _), result in zip(self._loads, rehearsal.results, strict=True)
         }
-        values, violations = told(self._slo, measurements)
+        values, violated = told(self._slo, measurements)
         return _Rehearsed(
             profile=profile,
             schedules=dict(zip(measurements, rehearsal.schedules, strict=True)),
@@ -178,7 +178,7 @@ class Twin:
                 *(ceiling.quantity for ceiling in self._slo.ceilings),
             ),
             values=values,
-            violations=violations,
+            violations=violated,
             room=_room(self._profile, rehearsal),
         )
 
@@ -249,8 +249,7 @@ def told(
         for goal in slo.goals
     ]
     values = tuple(value for value in found if value is not None)
-    violations = {judged.ceiling: violation(judged) for judged in judge(slo, measurements).ceilings}
-    return (values if len(values) == len(found) else None), violations
+    return (values if len(values) == len(found) else None), violations(slo, measurements)
 
 
 def _statistic(quantity: Quantity) -> Statistic | None:

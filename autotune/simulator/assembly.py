@@ -9,8 +9,9 @@ from collections.abc import Callable
 from autotune.simulator import log_text
 from autotune.simulator.costs import StepCosts
 from autotune.simulator.profile import Profile
-from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
+from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.startup import Ready
+from autotune.simulator.turn import Turn, TurnKind
 
 
 def open_scheduler(profile: Profile, ready: Ready, *, seed: int) -> Scheduler:

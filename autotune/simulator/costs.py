@@ -25,6 +25,7 @@ from autotune.simulator.profile import Experts, Profile, StepSeconds
 
 _BLOCK = 1024
 _LEAST_FACTOR = 0.5
+_COUNT = np.arange(4096.0)
 
 
 class PrefillLoad(NamedTuple):
@@ -63,7 +64,8 @@ class StepCosts:
         self._generator = np.random.default_rng(seed)
         self._launch_factor = 1 + profile.step.launch_noise_ratio * self._generator.standard_normal()
         self._factors, self._used = np.empty(0), 0
-        self._is_cold = True
+        self._is_exact = profile.step.noise_ratio == 0 and self._launch_factor == 1
+        self._cold_s = profile.step.cold_start_s
         self._bases: dict[int, float] = {}
 
     def prefill_s(self, load: PrefillLoad) -> float:
@@ -82,40 +84,45 @@ class StepCosts:
 
     def decode_s(self, load: DecodeLoad, steps: int) -> NDArray[np.float64]:
         """Return the durations of the next `steps` decode passes; `use_decodes` says how many were run."""
-        growth = np.arange(steps)
-        durations = self._decode_base_s(load.sequences) + self._step.decode_context_s * (
-            load.context_sum + load.sequences * growth
-        )
-        durations += self._step.decode_longest_s * (load.longest_context + growth)
-        if load.sequences > self._graph_limit:
-            durations *= self._step.eager_decode_ratio
-        return durations * self._peek_factors(steps)
+        step, (sequences, context_sum, longest_context) = self._step, load
+        growth = _COUNT[:steps] if steps <= len(_COUNT) else np.arange(float(steps))
+        durations = growth * sequences
+        durations += context_sum
+        durations *= step.decode_context_s
+        durations += self._decode_base_s(sequences)
+        if step.decode_longest_s:
+            durations += step.decode_longest_s * (longest_context + growth)
+        if sequences > self._graph_limit:
+            durations *= step.eager_decode_ratio
+        return durations if self._is_exact else durations * self._peek_factors(steps)
 
     def one_decode_s(self, load: DecodeLoad) -> float:
         """Return the first of `decode_s`, by the same operations."""
-        seconds = self._decode_base_s(load.sequences) + self._step.decode_context_s * load.context_sum
-        seconds += self._step.decode_longest_s * load.longest_context
-        if load.sequences > self._graph_limit:
-            seconds *= self._step.eager_decode_ratio
-        return seconds * self._peek_factor()
+        step, (sequences, context_sum, longest_context) = self._step, load
+        seconds = self._decode_base_s(sequences) + step.decode_context_s * context_sum
+        seconds += step.decode_longest_s * longest_context
+        if sequences > self._graph_limit:
+            seconds *= step.eager_decode_ratio
+        return seconds if self._is_exact else seconds * self._peek_factor()
 
     def use_decodes(self, steps: int) -> None:
         """Use up the noise of `steps` decode passes."""
-        self._used += steps
+        if not self._is_exact:
+            self._used += steps
 
     def _extend_s(self, load: PrefillLoad) -> float:
         step = self._step
         seconds = step.extend_fixed_s + step.extend_token_s * load.new_tokens
         seconds = max(step.extend_minimum_s, seconds + step.extend_context_s * load.token_pairs)
-        if self._is_cold:
-            self._is_cold = False
-            seconds += step.cold_start_s
+        if self._cold_s:
+            seconds, self._cold_s = seconds + self._cold_s, 0.0
         return seconds
 
     def _decode_base_s(self, sequences: int) -> float:
-        if sequences not in self._bases:
-            self._bases[sequences] = self._new_base_s(sequences)
-        return self._bases[sequences]
+        base_s = self._bases.get(sequences)
+        if base_s is None:
+            base_s = self._bases[sequences] = self._new_base_s(sequences)
+        return base_s
 
     def _new_base_s(self, sequences: int) -> float:
         step = self._step
@@ -125,6 +132,8 @@ class StepCosts:
         )
 
     def _take_factor(self) -> float:
+        if self._is_exact:
+            return 1.0
         factor = self._peek_factor()
         self._used += 1
         return factor

@@ -22,8 +22,8 @@ from autotune.simulator.flags import SchedulerFlags
 from autotune.simulator.pace import Pacemaker
 from autotune.simulator.profile import Profile
 from autotune.simulator.rendezvous import Meeting, RendezvousError, meet
-from autotune.simulator.scheduler import Turn
 from autotune.simulator.startup import Ready, StageRun, StartFailure, plan_start, serving_failure
+from autotune.simulator.turn import Turn
 
 _Result = TypeVar("_Result")
 _PEER_LOST = "RuntimeError: NCCL error: remote process exited or there was a network error"

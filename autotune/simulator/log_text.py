@@ -7,7 +7,7 @@ of 0.5.16 on an H100 and of 0.5.23 on a CPU.
 import math
 from collections.abc import Sequence as Sequence_
 
-from autotune.simulator.scheduler import Retraction, Turn
+from autotune.simulator.turn import Retraction, Turn
 
 NOTICE = "SIMULATED ENGINE: no GPU is involved; every number here comes from autotune's model"
 FIRED_UP = "The server is fired up and ready to roll!"

@@ -14,6 +14,7 @@ from autotune.simulator.sequence import Sequence
 
 _LONG_QUEUE = 128  # above it lpm and hrrn fall back to fcfs
 _SHORT_HIT = 32  # IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD
+_LAST = _SHORT_HIT + 1  # puts what has a short hit behind what has none
 
 
 def in_policy_order(
@@ -28,7 +29,8 @@ def in_policy_order(
             return _longest_prefix_first(queue, pool)
         case "dfs-weight":
             weights = Counter(each.request.prefix_group for each in queue)
-            return sorted(queue, key=lambda each: (-weights[each.request.prefix_group], _group(each)))
+            ranks = {group: (-weight, -1 if group is None else group) for group, weight in weights.items()}
+            return sorted(queue, key=lambda each: ranks[each.request.prefix_group])
         case "lof":
             return sorted(queue, key=lambda each: -each.request.output_tokens)
         case "random":
@@ -43,23 +45,26 @@ def in_policy_order(
 
 def _longest_prefix_first(queue: list[Sequence], pool: KvPool) -> list[Sequence]:
     """Sort by cached prefix; of several that would compute the same uncached prefix, all but one go last."""
-    if {each.request.prefix_group for each in queue} == {None}:
+    groups = {each.request.prefix_group for each in queue}
+    if groups == {None}:
         return queue
-    seen: set[int] = set()
-    keys: dict[Sequence, tuple[bool, int]] = {}
+    cached = {group: pool.cached_prefix(group) for group in groups}
+    seen: set[int | None] = {None}
+    ranks = []
     for each in queue:
-        hit, group = pool.hit(each), each.request.prefix_group
-        is_repeat = group is not None and hit <= _SHORT_HIT and group in seen
-        keys[each] = (is_repeat, -hit)
-        if group is not None and hit <= _SHORT_HIT < each.request.prefix_tokens:
-            seen.add(group)
-    return sorted(queue, key=keys.__getitem__)
+        request, rank = each.request, 0
+        group = request.prefix_group
+        if group is not None:
+            hit = min(cached[group], request.prefix_tokens, each.length - 1)
+            rank = -hit
+            if hit <= _SHORT_HIT:
+                if group in seen:
+                    rank += _LAST
+                elif request.prefix_tokens > _SHORT_HIT:
+                    seen.add(group)
+        ranks.append(rank)
+    return [queue[place] for place in sorted(range(len(queue)), key=ranks.__getitem__)]
 
 
 def _response_ratio(sequence: Sequence, pool: KvPool, now_s: float) -> float:
     return (now_s - sequence.arrived_s) / max(sequence.length - pool.hit(sequence), 1)
-
-
-def _group(sequence: Sequence) -> int:
-    group = sequence.request.prefix_group
-    return -1 if group is None else group

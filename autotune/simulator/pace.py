@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from autotune.request import Request
-from autotune.simulator.scheduler import Refusal, Scheduler, Turn, TurnKind
+from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.sequence import Sequence
+from autotune.simulator.turn import Refusal, Turn, TurnKind
 
 
 class RefusedError(Exception):

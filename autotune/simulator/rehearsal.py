@@ -53,7 +53,8 @@ def _serve(exact: Profile, ready: Ready, loads: Sequence[OfferedLoad]) -> Rehear
             graph_limit=limit,
             attention_groups=ready.flags.dp if exact.memory.is_mla else 1,
         )
-        result = VirtualEndpoint(scheduler, request_s=request_s, on_turn=recorder).run(load)
+        endpoint = VirtualEndpoint(scheduler, request_s=request_s, on_turn=recorder, joins_chunks=True)
+        result = endpoint.run(load)
         schedule = recorder.schedule(result.records, concurrency=load.concurrency, request_s=request_s)
         largest = max(largest, int(schedule.passes.new_tokens.max(initial=0)))
         results.append(result)

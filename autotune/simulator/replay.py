@@ -7,6 +7,7 @@ the same order; that is exact where only token counts decide who runs (a closed 
 near it where times do.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from autotune.request import RequestRecord
 from autotune.simulator.costs import DecodeLoad, PrefillLoad
 from autotune.simulator.profile import Experts, StepSeconds
-from autotune.simulator.scheduler import Turn
+from autotune.simulator.turn import Turn
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -159,35 +160,42 @@ class ScheduleRecorder:
         self._began_s = began_s
         self._graph_limit = graph_limit
         self._attention_groups = attention_groups
-        self._rows: list[tuple[float, ...]] = []
-        self._spans: list[tuple[float, float]] = []
+        self._rows = array("d")
+        self._spans = array("d")
         self._first: dict[int, int] = {}
         self._last: dict[int, int] = {}
 
     def __call__(self, turn: Turn) -> None:
         """Take a turn in."""
+        if turn.chunks:
+            self._take_chunks(turn)
+            return
         prefill, decode = turn.prefill_load or _NO_PREFILL, turn.decode_load or _NO_DECODE
-        steps, number = len(turn.token_times_s), len(self._rows)
+        steps, number = len(turn.token_times_s), len(self._spans) // 2
         tokens = steps * decode.sequences + len(turn.first)
-        self._rows.append(
-            (
-                prefill.new_tokens, prefill.token_pairs,
-                decode.sequences, decode.context_sum, decode.longest_context, steps, tokens,
-            )
-        )  # fmt: skip
-        self._spans.append((turn.started_s - self._began_s, turn.ended_s - self._began_s))
+        self._rows.extend((*prefill, *decode, steps, tokens))
+        self._spans.extend((turn.started_s - self._began_s, turn.ended_s - self._began_s))
         for sequence in turn.first:
             self._first.setdefault(sequence.request.index, number)
         for sequence in turn.finished:
             self._last[sequence.request.index] = number
+
+    def _take_chunks(self, turn: Turn) -> None:
+        """Take a run of chunks in, as if each pass had been a turn."""
+        started_s = turn.started_s - self._began_s
+        for ended_s, prefill, decode in turn.chunks:
+            sequences, steps = (0, 0) if decode is None else (decode.sequences, 1)
+            self._rows.extend((*prefill, *(decode or _NO_DECODE), steps, sequences))
+            self._spans.extend((started_s, ended_s - self._began_s))
+            started_s = ended_s - self._began_s
 
     def schedule(
         self, records: Sequence[RequestRecord], *, concurrency: int | None, request_s: float
     ) -> Schedule:
         """Return the schedule of the load whose records these are; `request_s` as it was simulated with."""
         good = [each for each in records if each.failure is None]
-        spans = np.array(self._spans, dtype=np.float64).reshape(-1, 2)
-        columns = np.array(self._rows, dtype=np.float64).reshape(-1, 7).T
+        spans = np.frombuffer(self._spans).reshape(-1, 2)
+        columns = np.frombuffer(self._rows).reshape(-1, 7).T.copy()
         sent_s = np.array([each.sent_s or 0.0 for each in good])
         after, offset_s = np.full(len(good), -1), sent_s
         if concurrency is not None:

@@ -11,9 +11,13 @@ from autotune.simulator.sequence import Sequence, Stay
 
 
 class RunningBatch:
-    """Sequences with the step at which each joined and will end; `step` counts token steps since launch."""
+    """Sequences with the step at which each joined and will end; `step` counts token steps since launch.
+
+    `size` is how many there are.
+    """
 
     def __init__(self) -> None:
+        self.size = 0
         self.step = 0
         self.context_sum = 0
         self._members: dict[Sequence, int] = {}
@@ -24,20 +28,22 @@ class RunningBatch:
         self._longest_output_tokens = 0
 
     def __len__(self) -> int:
-        return len(self._members)
+        return self.size
 
     def __iter__(self) -> Iterator[Sequence]:
         return iter(self._members)
 
     def join(self, sequence: Sequence, now_s: float) -> None:
         """Add a sequence whose prompt is complete and whose next token came out at `now_s`."""
-        step = self.step
+        step, request = self.step, sequence.request
         sequence.generated += 1
         sequence.stays.append(Stay(now_s, step))
-        end, length = step + sequence.to_generate, sequence.length
+        end = step + request.output_tokens - sequence.generated
+        length = request.input_tokens + sequence.generated
         self._members[sequence] = step
+        self.size += 1
         self._end_sum += end
-        self._longest_output_tokens = max(self._longest_output_tokens, sequence.request.output_tokens)
+        self._longest_output_tokens = max(self._longest_output_tokens, request.output_tokens)
         self._joins += 1
         heapq.heappush(self._ends, (end, self._joins, sequence))
         self.context_sum += length
@@ -47,6 +53,7 @@ class RunningBatch:
     def leave(self, sequence: Sequence) -> None:
         """Remove a sequence and bring its own counts up to date."""
         joined = self._members.pop(sequence)
+        self.size -= 1
         self._end_sum -= joined + sequence.to_generate
         gained = self.step - joined
         sequence.generated += gained
@@ -55,14 +62,14 @@ class RunningBatch:
         sequence.stays[-1].end_step = self.step
         length = sequence.length
         self.context_sum -= length
-        if not self._members:
+        if not self.size:
             self._longest_offset = 0
         elif self._longest_offset == length - self.step:
             self._longest_offset = None
 
     def advance(self, steps: int) -> int:
         """Let every sequence gain `steps` tokens, and return how many these are together."""
-        gained = steps * len(self._members)
+        gained = steps * self.size
         self.step += steps
         self.context_sum += gained
         return gained
@@ -75,6 +82,8 @@ class RunningBatch:
 
     def take_complete(self) -> list[Sequence]:
         """Remove and return the sequences that have all their tokens, in the order they joined."""
+        if not self._ends or self._ends[0][0] > self.step:
+            return []
         complete: list[Sequence] = []
         while self._ends and self._ends[0][0] <= self.step:
             entry = heapq.heappop(self._ends)
@@ -94,13 +103,13 @@ class RunningBatch:
     def remaining_sum(self, most: int) -> int:
         """Return how many output tokens all members still lack, at most `most` counted for each."""
         if self._longest_output_tokens <= most:
-            return self._end_sum - self.step * len(self)
+            return self._end_sum - self.step * self.size
         return sum(min(self.remaining(each), most) for each in self)
 
     @property
     def longest_context(self) -> int:
         """The longest member's prompt and output; 0 if there is none."""
-        if not self._members:
+        if not self.size:
             return 0
         if self._longest_offset is None:
             self._longest_offset = max(each.length - joined for each, joined in self._members.items())

@@ -9,76 +9,25 @@ attention DP that run apart (they count as one rank with their summed pool), spe
 """
 
 from collections import deque
-from dataclasses import dataclass, field
-from enum import StrEnum
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotune.request import Request
-from autotune.simulator.admission import Admitted, Piece, PrefillAttempt
+from autotune.simulator.admission import Admitted, Piece, PrefillAttempt, reserved_tokens
 from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts
 from autotune.simulator.flags import SchedulerFlags
 from autotune.simulator.ordering import in_policy_order
 from autotune.simulator.pool import KvPool
 from autotune.simulator.running import RunningBatch
 from autotune.simulator.sequence import Sequence
+from autotune.simulator.turn import NO_TIMES, ChunkPass, Refusal, Retraction, Sequences, Turn, TurnKind
 
 _INITIAL_RATIO = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO
 _FLOOR_FACTOR = 0.14  # SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR
 _DECAY_STEPS = 600  # SGLANG_NEW_TOKEN_RATIO_DECAY_STEPS
 _RETRACT_STEPS = 20  # SGLANG_RETRACT_DECODE_STEPS
-_NO_TIMES: NDArray[np.float64] = np.empty(0)
-
-
-class TurnKind(StrEnum):
-    """What one turn did."""
-
-    PREFILL = "prefill"
-    MIXED = "mixed"
-    DECODE = "decode"
-    DIED = "died"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request is not even queued, with the HTTP status that SGLang gives it."""
-
-    message: str
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retraction:
-    """One exhausted pool: who was sent back, and the new-token ratio before and after."""
-
-    sequences: tuple[Sequence, ...]
-    tokens_gained: int
-    ratio_before: float
-    ratio_after: float
-
-
-@dataclass(slots=True)
-class Turn:
-    """One prefill pass or a run of decode passes. `token_times_s`: when every running sequence gained one.
-
-    `first` had their prompt completed and got a token at `ended_s`; `finished` and `aborted` have left.
-    The loads are what the pass, or the first of the run, computed.
-    """
-
-    kind: TurnKind
-    started_s: float
-    ended_s: float
-    token_times_s: NDArray[np.float64] = field(default_factory=lambda: _NO_TIMES)
-    pieces: tuple[Piece, ...] = ()
-    first: list[Sequence] = field(default_factory=list)
-    finished: list[Sequence] = field(default_factory=list)
-    aborted: list[Sequence] = field(default_factory=list)
-    retraction: Retraction | None = None
-    decoded: int = 0
-    prefill_load: PrefillLoad | None = None
-    decode_load: DecodeLoad | None = None
 
 
 class Scheduler:
@@ -120,7 +69,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do until a request comes."""
-        return not self.waiting and not self.running and self.chunked is None
+        return not self.running.size and self.chunked is None and not self.waiting
 
     @property
     def longest_request_tokens(self) -> int:
@@ -174,30 +123,38 @@ class Scheduler:
         self.now_s = max(self.now_s, now_s)
         self.ratio = self._initial_ratio
 
-    def turn(self, *, until_s: float = inf, most_steps: int | None = None) -> Turn:
+    def turn(
+        self, *, until_s: float = inf, most_steps: int | None = None, joins_chunks: bool = False
+    ) -> Turn:
         """Run the next prefill pass, or decode passes up to the first event; must not be idle.
 
         Decode passes stop with the first that ends at or after `until_s`, so that an arrival then is seen
-        when it would have been, and after `most_steps`. The result does not depend on how a run is cut.
+        when it would have been, and after `most_steps`. With `joins_chunks`, passes that each compute a whole
+        chunk of the same long prompt, which nobody can join or leave, are one turn. The result does not
+        depend on how a run is cut.
         """
-        pieces = self._form_prefill()
-        if pieces:
-            return self._prefill(pieces)
-        if self.running:
+        if joins_chunks and self.chunked is not None:
+            chunk_tokens, passes = self._whole_chunks(self.chunked)
+            if passes > 1:
+                return self._prefill_chunks(self.chunked, chunk_tokens, passes)
+        attempt = self._form_prefill()
+        if attempt is not None and attempt.pieces:
+            return self._prefill(attempt)
+        if self.running.size:
             return self._decode(until_s, most_steps)
         raise AssertionError("a request that fits the pool was not admitted to an empty engine")
 
     # --- prefill
 
-    def _form_prefill(self) -> tuple[Piece, ...]:
+    def _form_prefill(self) -> PrefillAttempt | None:
         if self._decodes_owed > 0 and self._owes_decodes():
-            return ()
+            return None
         if self.chunked is None and (self._full or not self.waiting):
-            return ()
-        slots = self.running_limit - len(self.running)
+            return None
+        slots = self.running_limit - self.running.size
         if slots <= 0 and self.chunked is None:
             self._full = True
-            return ()
+            return None
         attempt = PrefillAttempt(
             flags=self.flags,
             pool=self.pool,
@@ -210,10 +167,10 @@ class Scheduler:
         if self.waiting and (self.chunked is None or self.flags.policy == "random"):
             self._admit_waiting(attempt, slots)
         attempt.commit()
-        return tuple(attempt.pieces)
+        return attempt
 
     def _owes_decodes(self) -> bool:
-        return bool(self.running) and len(self.running) >= self.flags.prefill_decode_interval_min_bs
+        return self.running.size >= max(1, self.flags.prefill_decode_interval_min_bs)
 
     def _admit_waiting(self, attempt: PrefillAttempt, slots: int) -> None:
         ordered = in_policy_order(self.flags.policy, self.waiting, self.pool, self.now_s, self._generator)
@@ -229,7 +186,7 @@ class Scheduler:
                 break
             outcome = attempt.admit(sequence)
             if outcome is Admitted.NO_TOKENS:
-                self._full = bool(attempt.pieces) or bool(self.running)
+                self._full = bool(attempt.pieces) or bool(self.running.size)
             if not outcome.is_in:
                 break
             admitted.add(sequence)
@@ -246,52 +203,96 @@ class Scheduler:
         if admitted:
             self.waiting = deque(each for each in self.waiting if each not in admitted)
 
-    def _prefill(self, pieces: tuple[Piece, ...]) -> Turn:
-        started_s = self.now_s
-        load = PrefillLoad.of([(piece.before, piece.new) for piece in pieces])
+    def _prefill(self, attempt: PrefillAttempt) -> Turn:
+        started_s, load, pieces = self.now_s, attempt.load, tuple(attempt.pieces)
         if load.new_tokens > self._prefill_room_tokens:
             return self._die(pieces)
-        decode_load = self._decode_load() if self._mixes_decodes() else None
-        if decode_load is None:
-            self.now_s += self._costs.prefill_s(load)
-        else:
+        self._decodes_owed = self.flags.prefill_decode_interval
+        if self._mixes_decodes():
+            decode_load = self._decode_load()
             self.now_s += self._costs.mixed_s(load, decode_load)
             self._grow(1)
-        turn = Turn(TurnKind.PREFILL, started_s, self.now_s, pieces=pieces, prefill_load=load)
-        if decode_load is not None:
-            turn.kind, turn.decode_load, turn.decoded = TurnKind.MIXED, decode_load, decode_load.sequences
-            turn.token_times_s = np.array([self.now_s])
-        self._decodes_owed = self.flags.prefill_decode_interval
-        self._finish_complete(turn)
+            turn = Turn(TurnKind.MIXED, started_s, self.now_s, np.array([self.now_s]), pieces)
+            turn.decode_load, turn.decoded = decode_load, decode_load.sequences
+            turn.finished = self._retire(self.running.take_complete())
+        else:
+            self.now_s += self._costs.prefill_s(load)
+            turn = Turn(TurnKind.PREFILL, started_s, self.now_s, NO_TIMES, pieces)
+        turn.prefill_load = load
+        turn.first = [piece.sequence for piece in pieces if piece.completes]
         for piece in pieces:
             self._end_piece(piece, turn)
         return turn
 
     def _mixes_decodes(self) -> bool:
-        return self.flags.mixed_chunk and 0 < len(self.running) <= self.pool.available
+        return self.flags.mixed_chunk and 0 < self.running.size <= self.pool.available
 
     def _end_piece(self, piece: Piece, turn: Turn) -> None:
         sequence = piece.sequence
         if sequence.computed >= sequence.request.prefix_tokens:
             self.pool.share_prefix(sequence)
-        if not piece.completes:
-            return
-        turn.first.append(sequence)
-        self.running.join(sequence, self.now_s)
-        if sequence.to_generate == 0:
-            self.running.leave(sequence)
-            self._retire(sequence, turn)
+        if piece.completes:
+            self.running.join(sequence, self.now_s)
+            if sequence.to_generate == 0:
+                self.running.leave(sequence)
+                turn.finished = [*turn.finished, *self._retire([sequence])]
 
     def _die(self, pieces: tuple[Piece, ...]) -> Turn:
         self.is_dead = True
         return Turn(TurnKind.DIED, self.now_s, self.now_s, pieces=pieces)
 
+    # --- a run of chunks
+
+    def _whole_chunks(self, chunked: Sequence) -> tuple[int, int]:
+        """Return the size of the next chunks, and how many passes do nothing but compute one of them each.
+
+        That ends before the prompt or its shared prefix is complete, a running sequence has all its tokens,
+        or the pool (a token early, for the rounding of what is reserved) has no room for a whole chunk.
+        """
+        flags, running = self.flags, self.running
+        mixed_in = running.size if flags.mixed_chunk else 0
+        chunk = (flags.chunk_tokens or 0) - mixed_in
+        owes = self._decodes_owed or flags.prefill_decode_interval
+        if not 0 < chunk <= self._prefill_room_tokens or owes or flags.policy == "random":
+            return 0, 0
+        to_prefix = chunked.request.prefix_tokens - chunked.computed
+        tokens = min(chunked.to_compute, to_prefix) if to_prefix > 0 else chunked.to_compute
+        reserved = mixed_in + reserved_tokens(running, self.ratio, reserves_all=self._reserves_all)
+        room = int(self.pool.available - reserved) - 1
+        passes = min((tokens - 1) // chunk, (room + mixed_in) // (chunk + mixed_in))
+        return chunk, min(passes, running.steps_to_first_end() - 1) if mixed_in else passes
+
+    def _prefill_chunks(self, chunked: Sequence, chunk: int, passes: int) -> Turn:
+        turn = Turn(TurnKind.PREFILL, self.now_s, self.now_s, NO_TIMES)
+        before, decode_load = chunked.computed, None
+        if self.flags.mixed_chunk and self.running.size:
+            turn.kind, turn.decoded, decode_load = TurnKind.MIXED, self.running.size, self._decode_load()
+        chunks: list[ChunkPass] = []
+        for number in range(passes):
+            load = PrefillLoad.of([(before + number * chunk, chunk)])
+            if decode_load is None:
+                self.now_s += self._costs.prefill_s(load)
+            else:
+                decode_load = self._decode_load(number)
+                self.now_s += self._costs.mixed_s(load, decode_load)
+            chunks.append((self.now_s, load, decode_load))
+        chunked.computed += passes * chunk
+        self.pool.take(chunked, passes * chunk)
+        if decode_load is not None:
+            turn.token_times_s = np.array([ended_s for ended_s, _, _ in chunks])
+            self._grow(passes)
+        turn.ended_s, turn.chunks = self.now_s, tuple(chunks)
+        return turn
+
     # --- decode
 
     def _decode(self, until_s: float, most_steps: int | None) -> Turn:
-        started_s = self.now_s
-        retraction, aborted = self._make_room()
-        if not self.running:
+        started_s, running = self.now_s, self.running
+        retraction: Retraction | None = None
+        aborted: Sequences = ()
+        if running.size > self.pool.available:
+            retraction, aborted = self._make_room()
+        if not running.size:
             return Turn(TurnKind.DECODE, started_s, started_s, aborted=aborted, retraction=retraction)
         load = self._decode_load()
         times = self._decode_times(load, self._steps_without_event(most_steps), until_s)
@@ -302,10 +303,9 @@ class Scheduler:
         if retraction is None:
             self.ratio = max(self.ratio - steps * self._decay, self._floor_ratio)
         self._decodes_owed = max(0, self._decodes_owed - steps)
-        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times, decoded=load.sequences)
-        turn.decode_load = load
+        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times, decoded=load.sequences, decode_load=load)
         turn.retraction, turn.aborted = retraction, aborted
-        self._finish_complete(turn)
+        turn.finished = self._retire(running.take_complete())
         return turn
 
     def _decode_times(self, load: DecodeLoad, most_steps: int, until_s: float) -> NDArray[np.float64]:
@@ -315,46 +315,46 @@ class Scheduler:
         """
         if most_steps == 1:
             return np.array([self.now_s + self._costs.one_decode_s(load)])
-        durations = self._costs.decode_s(load, most_steps)
-        durations[0] += self.now_s
-        times = durations.cumsum()
+        times = self._costs.decode_s(load, most_steps)
+        times[0] += self.now_s
+        np.add.accumulate(times, out=times)
         if times.item(-1) < until_s:
             return times
         return times[: int(times.searchsorted(until_s)) + 1]
 
     def _steps_without_event(self, most_steps: int | None) -> int:
-        steps = min(self.running.steps_to_first_end(), self.pool.available // len(self.running))
+        steps = min(self.running.steps_to_first_end(), self.pool.available // self.running.size)
         if self._decodes_owed > 0 and self._owes_decodes():
             steps = min(steps, self._decodes_owed)
         elif (self.waiting and not self._full) or self.chunked is not None:
             steps = 1
         return steps if most_steps is None else min(steps, most_steps)
 
-    def _decode_load(self) -> DecodeLoad:
+    def _decode_load(self, steps: int = 0) -> DecodeLoad:
+        """Return what a decode pass computes after so many more steps in which nobody comes or goes."""
         running = self.running
-        return DecodeLoad(len(running), running.context_sum, running.longest_context)
+        return DecodeLoad(
+            running.size, running.context_sum + steps * running.size, running.longest_context + steps
+        )
 
     def _grow(self, steps: int) -> None:
         self.pool.take_unowned(self.running.advance(steps))
 
-    def _finish_complete(self, turn: Turn) -> None:
-        for sequence in self.running.take_complete():
-            self._retire(sequence, turn)
-
-    def _retire(self, sequence: Sequence, turn: Turn) -> None:
-        sequence.finished_s = self.now_s
-        self.pool.retire(sequence)
-        turn.finished.append(sequence)
-        self._full = False
-        if self.is_idle:
-            self.ratio = self._initial_ratio
+    def _retire(self, complete: Sequences) -> Sequences:
+        """Let go of sequences that have all their tokens, and return them."""
+        for sequence in complete:
+            sequence.finished_s = self.now_s
+            self.pool.retire(sequence)
+        if complete:
+            self._full = False
+            if self.is_idle:
+                self.ratio = self._initial_ratio
+        return complete
 
     # --- an exhausted pool
 
-    def _make_room(self) -> tuple[Retraction | None, list[Sequence]]:
+    def _make_room(self) -> tuple[Retraction, list[Sequence]]:
         """Retract until one more step fits; the last one left is aborted, as SGLang does."""
-        if len(self.running) <= self.pool.available:
-            return None, []
         before, ratio_before = self.pool.available, self.ratio
         retracted: list[Sequence] = []
         while len(self.running) > 1 and (not retracted or len(self.running) > self.pool.available):

@@ -18,8 +18,8 @@ from autotune.simulator.flags import SchedulerFlags
 from autotune.simulator.pace import Pacemaker, RefusedError, Ticket
 from autotune.simulator.profile import Profile
 from autotune.simulator.prompts import PrefixIndex, pretend_tokens
-from autotune.simulator.scheduler import Refusal
 from autotune.simulator.server_info import served_name
+from autotune.simulator.turn import Refusal
 
 _FULL_QUEUE = HTTPStatus.SERVICE_UNAVAILABLE
 _DEFAULT_TOKENS = {"generate": 128, "completions": 16, "chat": 256}

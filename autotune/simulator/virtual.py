@@ -9,7 +9,9 @@ A request is sent at its time, reaches the scheduler `request_s` later, and its 
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +28,17 @@ from autotune.request import (
     conversations,
     first_ended,
 )
-from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
+from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.sequence import Sequence, Stay
+from autotune.simulator.turn import NO_TIMES, Turn, TurnKind
 
-_NO_TIMES: NDArray[np.float64] = np.empty(0)
 _ONES = np.ones(4096, dtype=np.int64)
 _ONES.flags.writeable = False
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
 _UNASKED = RequestFailure(RequestFailureKind.STOPPED, RequestPhase.HEADERS, "the load was stopped")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sent:
     """A request on its way, when it was due and when it was sent; `later` turns wait for it to end."""
 
@@ -46,7 +48,7 @@ class _Sent:
     later: tuple[Request, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ended:
     """A request that has left the engine, well or (its sequence has a failure) not."""
 
@@ -60,7 +62,7 @@ class VirtualEndpoint:
     """Serves loads one after another on one scheduler, whose clock goes on between them.
 
     `on_turn` sees every turn, for logs and clocks. `most_steps` limits how many decode passes are run at
-    once; it exists for tests.
+    once; it exists for tests. `joins_chunks`: passes that only go on with a long prompt are one turn.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class VirtualEndpoint:
         request_s: float,
         on_turn: Callable[[Turn], None] | None = None,
         most_steps: int | None = None,
+        joins_chunks: bool = False,
     ) -> None:
         self._scheduler = scheduler
         self._request_s = request_s
         self._on_turn = on_turn
         self._most_steps = most_steps
+        self._joins_chunks = joins_chunks
 
     def run(self, offered: OfferedLoad, onlooker: Onlooker | None = None) -> LoadResult:
         """Serve the load to its end. Requests that are left when the engine dies have a failure."""
@@ -84,11 +88,13 @@ class VirtualEndpoint:
             if onlooker is not None and load.is_decided(onlooker):
                 load.stop()
                 break
-            load.deliver_arrivals()
+            next_arrival_s = load.deliver_arrivals()
             if scheduler.is_idle:
-                scheduler.idle_until(load.next_arrival_s)
+                scheduler.idle_until(next_arrival_s)
                 continue
-            turn = scheduler.turn(until_s=load.next_arrival_s, most_steps=self._most_steps)
+            turn = scheduler.turn(
+                until_s=next_arrival_s, most_steps=self._most_steps, joins_chunks=self._joins_chunks
+            )
             if self._on_turn is not None:
                 self._on_turn(turn)
             load.account(turn)
@@ -122,11 +128,6 @@ class _Load:
         """Whether anything is still on its way or in flight."""
         return bool(self._on_the_way or self._in_flight)
 
-    @property
-    def next_arrival_s(self) -> float:
-        """When the next request reaches the scheduler, on its clock; infinite if none is on its way."""
-        return self._on_the_way[0][0] if self._on_the_way else inf
-
     def is_decided(self, onlooker: Onlooker) -> bool:
         """Let somebody look at the first requests, if as many as wanted have ended."""
         count = onlooker.next_look
@@ -149,20 +150,21 @@ class _Load:
             self._scheduler.abort(sequence)
         self._give_up("the load was stopped before the answer was whole", RequestFailureKind.STOPPED)
 
-    def deliver_arrivals(self) -> None:
-        """Hand over every request that has arrived by now."""
-        while self._on_the_way and self._on_the_way[0][0] <= self._scheduler.now_s:
-            arrived_s, _, sent = heapq.heappop(self._on_the_way)
+    def deliver_arrivals(self) -> float:
+        """Hand over every request that has arrived by now, and return when the next one will (or never)."""
+        on_the_way, now_s = self._on_the_way, self._scheduler.now_s
+        while on_the_way and on_the_way[0][0] <= now_s:
+            arrived_s, _, sent = heapq.heappop(on_the_way)
             self._deliver(sent, arrived_s)
+        return on_the_way[0][0] if on_the_way else inf
 
     def account(self, turn: Turn) -> None:
         """Keep the turn's token times, and send a next request for each that ended."""
-        if len(turn.token_times_s):
+        if turn.token_times_s is not NO_TIMES:
             self._token_times.append(turn.token_times_s)
         if turn.kind is TurnKind.DIED:
             self._bury(turn.ended_s)
-            return
-        for sequence in (*turn.finished, *turn.aborted):
+        for sequence in chain(turn.finished, turn.aborted):
             sent = self._in_flight.pop(sequence, None)
             if sent is not None:
                 self._ended.append(_Ended(sent, sequence, turn.ended_s))
@@ -170,29 +172,30 @@ class _Load:
 
     def records(self) -> tuple[RequestRecord, ...]:
         """Return the records of everything that was sent, in index order."""
-        times = np.concatenate((_NO_TIMES, *self._token_times)) - self._begin_s
-        served = (self._served(ended, times) for ended in self._ended)
-        return tuple(sorted((*self._records, *served), key=lambda record: record.index))
+        times = np.concatenate((NO_TIMES, *self._token_times)) - self._begin_s
+        served = [self._served(ended, times) for ended in self._ended]
+        return tuple(sorted((*self._records, *served), key=attrgetter("index")))
 
     def _served(self, ended: _Ended, times: NDArray[np.float64]) -> RequestRecord:
         sequence = ended.sequence
         token_times = self._token_times_of(sequence, times)
-        phase = RequestPhase.STREAM if len(token_times) else RequestPhase.FIRST_TOKEN
         failure = None
         if sequence.failure is not None:
+            phase = RequestPhase.STREAM if len(token_times) else RequestPhase.FIRST_TOKEN
             failure = RequestFailure(ended.failure_kind, phase, sequence.failure)
         return _record(ended.sent, ended.ended_s - self._begin_s, sequence, token_times, failure)
 
     def _token_times_of(self, sequence: Sequence, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        pieces = [self._times_of(stay, times) for stay in sequence.stays]
-        return pieces[0] if len(pieces) == 1 else np.concatenate((_NO_TIMES, *pieces))
+        stays = sequence.stays
+        if len(stays) == 1:
+            return self._times_of(stays[0], times)
+        return np.concatenate((NO_TIMES, *(self._times_of(stay, times) for stay in stays)))
 
     def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
         end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
-        stepped = times[stay.first_step - self._first_step : end_step - self._first_step]
-        all_s = np.empty(len(stepped) + 1)
+        all_s = np.empty(end_step - stay.first_step + 1)
         all_s[0] = stay.first_token_s - self._begin_s
-        all_s[1:] = stepped
+        all_s[1:] = times[stay.first_step - self._first_step : end_step - self._first_step]
         return all_s
 
     def _bury(self, now_s: float) -> None:
@@ -249,7 +252,7 @@ def _record(
     sent: _Sent,
     ended_s: float,
     sequence: Sequence | None = None,
-    token_times: NDArray[np.float64] = _NO_TIMES,
+    token_times: NDArray[np.float64] = NO_TIMES,
     failure: RequestFailure | None = None,
 ) -> RequestRecord:
     return RequestRecord(

@@ -14,6 +14,7 @@ from autotune.slo.verdict import (
     judge,
     pool,
     violation,
+    violations,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "pool",
     "undecidable",
     "violation",
+    "violations",
 ]

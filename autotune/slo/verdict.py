@@ -136,7 +136,7 @@ def _judge_ceiling(ceiling: Ceiling, measurement: Measurement, slo: Slo, error_r
 
 def _judge_latency(ceiling: Ceiling, good: Samples, error_rate: float) -> CeilingVerdict:
     samples = judged_samples(ceiling, good)
-    margin = ceiling.margin_ratio(ceiling.quantity.statistic_of(samples))
+    margin = _margin_of(ceiling, samples)
     decided = CeilingVerdict(
         ceiling=ceiling.text,
         decision=_decide_margin(margin),
@@ -151,6 +151,10 @@ def _judge_latency(ceiling: Ceiling, good: Samples, error_rate: float) -> Ceilin
     return _decided_by(
         decided, ceiling, samples.share_over(ceiling.limit, ceiling.quantity.percent), error_rate
     )
+
+
+def _margin_of(ceiling: Ceiling, samples: Samples) -> float:
+    return ceiling.margin_ratio(ceiling.quantity.statistic_of(samples))
 
 
 def judged_samples(ceiling: Ceiling, good: Samples) -> Samples:
@@ -208,4 +212,24 @@ def violation(verdict: CeilingVerdict) -> float:
 
     An undecided ceiling counts by its measured value.
     """
-    return -verdict.margin_ratio if math.isfinite(verdict.margin_ratio) else 10.0
+    return _violation(verdict.margin_ratio)
+
+
+def violations(slo: Slo, measurements: Mapping[str, Measurement]) -> dict[str, float]:
+    """Return the violation of each ceiling, as after `judge`, without deciding what the samples prove."""
+    return {
+        ceiling.text: _violation(_margin(ceiling, measurements[ceiling.quantity.load], slo))
+        for ceiling in slo.ceilings
+        if ceiling.quantity.load in measurements
+    }
+
+
+def _margin(ceiling: Ceiling, measurement: Measurement, slo: Slo) -> float:
+    quantity = ceiling.quantity
+    if quantity.metric in LATENCIES:
+        return _margin_of(ceiling, judged_samples(ceiling, measurement.samples(quantity.metric)))
+    return ceiling.margin_ratio(quantity.of(measurement, slo.request_limits_s(quantity.load)))
+
+
+def _violation(margin_ratio: float) -> float:
+    return -margin_ratio if math.isfinite(margin_ratio) else 10.0

@@ -33,8 +33,8 @@ from autotune.simulator.arguments import to_argv
 from autotune.simulator.assembly import open_scheduler
 from autotune.simulator.profile import Profile, read_profile
 from autotune.simulator.rehearsal import without_noise
-from autotune.simulator.scheduler import Turn, TurnKind
 from autotune.simulator.startup import Ready, plan_start
+from autotune.simulator.turn import Turn, TurnKind
 from autotune.simulator.virtual import VirtualEndpoint
 from autotune.space import FlagValue, SearchSpace
 from tests.real_engine import cpu

@@ -16,8 +16,8 @@ from autotune.simulator.arguments import to_argv
 from autotune.simulator.assembly import open_scheduler
 from autotune.simulator.profile import read_profile
 from autotune.simulator.rehearsal import without_noise
-from autotune.simulator.scheduler import Turn
 from autotune.simulator.startup import Ready, plan_start
+from autotune.simulator.turn import Turn
 from autotune.simulator.virtual import VirtualEndpoint
 
 PROFILE = without_noise(read_profile("llama-8b-1xh100"))

@@ -5,8 +5,9 @@ import pytest
 
 from autotune.request import OfferedLoad, Request
 from autotune.simulator.profile import Profile
-from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
+from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.sequence import Sequence
+from autotune.simulator.turn import Turn, TurnKind
 from autotune.space import FlagValue
 from tests.support.simulated import endpoint_of, equal_requests, profile_without_noise, scheduler_of
 

@@ -6,9 +6,9 @@ import pytest
 
 from autotune.simulator.assembly import open_scheduler
 from autotune.simulator.pace import Pacemaker
-from autotune.simulator.scheduler import Turn, TurnKind
 from autotune.simulator.service import AnswerError, Service
 from autotune.simulator.startup import Ready, plan_start
+from autotune.simulator.turn import Turn, TurnKind
 from tests.support.simulated import profile_without_noise
 
 Result = TypeVar("Result")

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from autotune.request import LoadResult, OfferedLoad, Request, RequestFailureKind
 from autotune.simulator.profile import read_profile
-from autotune.simulator.scheduler import Scheduler, Turn, TurnKind
+from autotune.simulator.replay import Schedule, ScheduleRecorder
+from autotune.simulator.scheduler import Scheduler
+from autotune.simulator.turn import Turn, TurnKind
 from autotune.space import FlagValue
 from tests.support.simulated import (
     LLAMA,
@@ -60,7 +62,9 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(tuple(requests), None if is_open else draw(st.integers(1, 12)), flags)
 
 
-def serve(case: Case, *, most_steps: int | None = None) -> tuple[LoadResult, Scheduler]:
+def serve(
+    case: Case, *, most_steps: int | None = None, joins_chunks: bool = False
+) -> tuple[LoadResult, Scheduler]:
     profile = NOISY
     scheduler = scheduler_of(profile, case.flags, pool_tokens=POOL_TOKENS)
     running = scheduler.running
@@ -77,7 +81,9 @@ def serve(case: Case, *, most_steps: int | None = None) -> tuple[LoadResult, Sch
             each.request.input_tokens + running.generated(each) for each in running
         )
 
-    endpoint = endpoint_of(scheduler, profile, on_turn=check, most_steps=most_steps)
+    endpoint = endpoint_of(
+        scheduler, profile, on_turn=check, most_steps=most_steps, joins_chunks=joins_chunks
+    )
     return endpoint.run(OfferedLoad(case.requests, case.concurrency)), scheduler
 
 
@@ -113,6 +119,42 @@ def test_a_run_of_decode_steps_equals_single_steps_to_the_bit(case: Case, most_s
             *(slow.sent_s, slow.ended_s),
             slow.cached_tokens,
         )
+
+
+def passes_of(case: Case, *, joins_chunks: bool) -> tuple[Schedule, int]:
+    """Return what the passes of a load were, whatever turns they came in, and how many turns that were."""
+    scheduler = scheduler_of(NOISY, case.flags, pool_tokens=POOL_TOKENS)
+    recorder, turns = ScheduleRecorder(began_s=0.0, graph_limit=256), list[Turn]()
+
+    def see(turn: Turn) -> None:
+        recorder(turn)
+        turns.append(turn)
+
+    endpoint = endpoint_of(scheduler, NOISY, on_turn=see, joins_chunks=joins_chunks)
+    result = endpoint.run(OfferedLoad(case.requests, case.concurrency))
+    schedule = recorder.schedule(result.records, concurrency=case.concurrency, request_s=0.0)
+    return schedule, len(turns)
+
+
+@settings(max_examples=60)
+@given(case=cases())
+def test_a_run_of_chunks_equals_single_passes_to_the_bit(case: Case) -> None:
+    for fast, slow in zip(serve(case, joins_chunks=True)[0].records, serve(case)[0].records, strict=True):
+        assert np.array_equal(fast.chunk_times_s, slow.chunk_times_s)
+        assert (fast.sent_s, fast.ended_s, fast.failure) == (slow.sent_s, slow.ended_s, slow.failure)
+    joined, single = (passes_of(case, joins_chunks=each)[0] for each in (True, False))
+    for name in ("new_tokens", "token_pairs", "sequences", "context_sum", "longest_context", "steps"):
+        assert np.array_equal(getattr(joined.passes, name), getattr(single.passes, name))
+    assert np.array_equal(joined.first_pass, single.first_pass)
+    assert np.array_equal(joined.last_pass, single.last_pass)
+
+
+@pytest.mark.parametrize(("mixed", "turns"), [(False, (42, 9)), (True, (43, 9))])
+def test_the_chunks_of_a_long_prompt_are_one_turn(mixed: bool, turns: tuple[int, int]) -> None:
+    requests = (Request(0, 10, 60), Request(1, 600, 2), Request(2, 600, 2))
+    flags: dict[str, FlagValue] = {"chunked-prefill-size": 32, "enable-mixed-chunk": mixed}
+    case = Case(requests, 3, flags | {"disable-radix-cache": True})
+    assert tuple(passes_of(case, joins_chunks=each)[1] for each in (False, True)) == turns
 
 
 @settings(max_examples=40)

@@ -8,7 +8,8 @@ from autotune.simulator.costs import StepCosts
 from autotune.simulator.flags import SchedulerFlags, resolve_flags
 from autotune.simulator.memory import kv_pool_gib, kv_pool_tokens, running_limit
 from autotune.simulator.profile import Profile, read_profile
-from autotune.simulator.scheduler import Scheduler, Turn
+from autotune.simulator.scheduler import Scheduler
+from autotune.simulator.turn import Turn
 from autotune.simulator.virtual import VirtualEndpoint
 from autotune.space import FlagValue
 
@@ -55,9 +56,14 @@ def endpoint_of(
     *,
     on_turn: Callable[[Turn], None] | None = None,
     most_steps: int | None = None,
+    joins_chunks: bool = False,
 ) -> VirtualEndpoint:
     return VirtualEndpoint(
-        scheduler, request_s=profile.step.request_s, on_turn=on_turn, most_steps=most_steps
+        scheduler,
+        request_s=profile.step.request_s,
+        on_turn=on_turn,
+        most_steps=most_steps,
+        joins_chunks=joins_chunks,
     )
 
 
