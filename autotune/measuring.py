@@ -22,9 +22,19 @@ from autotune.load.records_file import write_records
 from autotune.load.workload import offer, warm_up
 from autotune.metrics import Measurement, join, measure
 from autotune.order import TrialOrder, TrialTime
-from autotune.record import ClientRecord, Outcome, PointRecord, TrialRecord
+from autotune.record import ClientRecord, Outcome, PointRecord, Role, TrialRecord
 from autotune.request import Endpoint, LoadResult, OfferedLoad, RequestRecord, due_order
-from autotune.slo import ERROR_RATE, LOOKS, Decision, EarlyJudge, Stop, Verdict, judge_stopped
+from autotune.slo import (
+    ERROR_RATE,
+    FRESH_LAUNCHES,
+    LOOKS,
+    Decision,
+    EarlyJudge,
+    Stop,
+    Verdict,
+    is_within_reach,
+    judge_stopped,
+)
 from autotune.study import Study
 
 VALID_ATTEMPTS = 3
@@ -74,7 +84,7 @@ class Measuring:
             self._warm_up(point, endpoint)
             for look in range(LOOKS):
                 self._measure(point, endpoint, look)
-                if not self._is_undecided(point):
+                if not self._is_worth_a_look(point, taken=look + 1):
                     break
 
     def with_result(self, record: TrialRecord) -> TrialRecord:
@@ -209,12 +219,18 @@ class Measuring:
         stops = {label: point.stopped for label, point in self.points.items() if point.stopped}
         return judge_stopped(self.study.slo, self.measurements, stops, error_rate=ERROR_RATE / LOOKS)
 
-    def _is_undecided(self, point: LoadPoint) -> bool:
-        """Whether another look can still change the trial's verdict."""
-        texts = {ceiling.text for ceiling in self.study.slo.ceilings if ceiling.quantity.load == point.label}
-        verdict = self._verdict()
+    def _is_worth_a_look(self, point: LoadPoint, *, taken: int) -> bool:
+        """Whether the looks that are left can be expected to decide what is undecided.
+
+        Those of a confirmation are pooled with another launch's.
+        """
+        launches = FRESH_LAUNCHES if self.order.role is Role.CONFIRMATION else 1
+        ceilings = {each.text: each for each in self.study.slo.ceilings if each.quantity.load == point.label}
+        verdict, times = self._verdict(), launches * LOOKS / taken
         return verdict.decision is Decision.UNDECIDED and any(
-            judged.decision is Decision.UNDECIDED for judged in verdict.ceilings if judged.ceiling in texts
+            is_within_reach(judged, ceilings[judged.ceiling], times=times, error_rate=ERROR_RATE / LOOKS)
+            for judged in verdict.ceilings
+            if judged.ceiling in ceilings
         )
 
 

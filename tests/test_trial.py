@@ -172,6 +172,25 @@ def test_a_load_point_is_measured_again_while_its_ceilings_are_undecided(tmp_pat
     assert record.points[0].summary.sent % 40 == 0
 
 
+@pytest.mark.parametrize(
+    ("role", "requests", "looks"),
+    [(Role.SEARCH, 40, 3), (Role.SEARCH, 20, 1), (Role.CONFIRMATION, 20, 3), (Role.CONFIRMATION, 10, 1)],
+)
+def test_a_load_point_is_not_measured_again_where_no_number_of_looks_would_decide(
+    tmp_path: Path, role: Role, requests: int, looks: int
+) -> None:
+    # 0 of 93 requests decide p95, all but four of a look count, and two confirmations are pooled
+    slo = STUDY.slo.model_dump() | {"load": [{"concurrency": 4, "requests": requests}]}
+    order = TrialOrder(8, role, Candidate.of({}), None, measure_all=True)
+    launcher = ScriptedLauncher(lambda *_: Script(ttft_s=0.5))
+
+    record = _run(launcher, tmp_path, study=_study(Slo.model_validate(slo)), order=order)
+
+    assert record.points[0].summary.sent == looks * requests
+    assert record.verdict is not None
+    assert record.verdict.decision is (Decision.MET if requests == 40 else Decision.UNDECIDED)
+
+
 def test_a_missed_ceiling_saves_the_load_points_that_no_objective_needs(tmp_path: Path) -> None:
     study = _study(_slo("ttft p95 < 0.1s at concurrency 2", "ttft p95 < 0.1s at concurrency 4"))
     launcher = ScriptedLauncher(lambda *_: Script())

@@ -207,6 +207,15 @@ def decide_share(ceiling: Ceiling, seen: SeenShare, error_rate: float) -> Decisi
     return Decision.MISSED if above else Decision.UNDECIDED
 
 
+def is_within_reach(judged: CeilingVerdict, ceiling: Ceiling, *, times: float, error_rate: float) -> bool:
+    """Whether so many times the samples would decide an undecided percentile, if the share over it stayed."""
+    seen = judged.seen
+    if judged.decision is not Decision.UNDECIDED or seen is None:
+        return False
+    more = SeenShare(seen.share, seen.independent * times, seen.clusters * times)
+    return decide_share(ceiling, more, error_rate) is not Decision.UNDECIDED
+
+
 def violation(verdict: CeilingVerdict) -> float:
     """Return the signed violation that Optuna takes as a constraint: at most 0 if and only if met.
 

@@ -1,6 +1,7 @@
 """How many launches each method needs: python -m tests.benchmarks.search [options] [SCENARIO ...]
 
---seeds N, --launches N, --report, --methods METHOD ... -- (which methods; the others are left out).
+--seeds N, --launches N, --report, --methods METHOD ... -- (which methods; the others are left out), --keep
+FOLDER (each study is kept there once it is made, and not made again: several processes may share one table).
 
 Everything is in simulated time: start-up, load and crashes are charged what the profile says. Launches and
 GPU-minutes to 5 % and 2 %: until a candidate whose true worth is that near the optimum was launched; the
@@ -14,6 +15,11 @@ baseline. s/launch: CPU, the simulated launch included. Development seeds begin 
 """
 
 import argparse
+import os
+import pickle
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from tests.benchmarks.environments import UnavailableError
 from tests.benchmarks.search import peers, simulated, synthetic
@@ -55,10 +61,26 @@ def _compare(problem: Problem, chosen: dict[str, Method], arguments: argparse.Na
     for name, method in chosen.items():
         if name.startswith("gp + twin") and problem.prior(1.0) is None:
             continue
-        studies[name] = [run(problem, method, seed, arguments.launches, stops) for seed in seeds]
+        made = partial(run, problem, method, budget=arguments.launches, stops=stops)
+        of = f"{problem.name}-{name}-{arguments.launches}".replace("/", "-")
+        studies[name] = [kept(arguments.keep, f"{of}-{seed}", partial(made, seed=seed)) for seed in seeds]
         print(row(name, studies[name]), flush=True)
     for line in reached(studies):
         print(line, flush=True)
+
+
+def kept(folder: Path | None, name: str, make: Callable[[], Study]) -> Study:
+    """Return the study of that name from the folder; make it, and keep it there, if it is not yet."""
+    if folder is None:
+        return make()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.pickle"
+    if not path.exists():
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(pickle.dumps(make()))
+        part.replace(path)
+    study: Study = pickle.loads(path.read_bytes())  # noqa: S301 - our own files
+    return study
 
 
 def _parsed() -> argparse.Namespace:
@@ -66,6 +88,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--launches", type=int, default=BUDGET)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--methods", nargs="*", default=[])
     parser.add_argument("names", nargs="*")
     return parser.parse_args()
