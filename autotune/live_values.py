@@ -8,7 +8,7 @@ unless the engine does not do as told any more.
 
 from dataclasses import dataclass, field, replace
 
-from autotune.engine.dialect import EffectiveFlags, LiveFlag
+from autotune.engine.dialect import EffectiveFlags
 from autotune.errors import LoadError
 from autotune.failure import EngineError, LiveRefusedError
 from autotune.measuring import Measuring
@@ -32,36 +32,47 @@ class LiveValues:
     records: list[TrialRecord] = field(default_factory=list)
 
     def measure(self) -> None:
-        """Measure the first `MOST` of the ordered candidates that tell something, while there is time.
+        """Measure `MOST` of the ordered candidates that tell something, while there is time.
 
         One that goes wrong is INVALID, since nobody knows whether it is to blame, and the last one. One that
         the time did not suffice for leaves nothing.
         """
-        for order in self.host.order.then:
-            if len(self.records) == MOST or self.host.time.left_s < self.load_s:
-                return
-            if order.live is None or (flag := self._telling(order.live)) is None:
-                continue
+        left = [order for order in self.host.order.then if order.live and self._tells(order.live)]
+        while left and len(self.records) < MOST and self.host.time.left_s >= self.load_s:
+            order, *others = left
             began_s = self._now_s()
             try:
-                self.records.append(self._measured(order, order.live, flag))
+                record = self._measured(order)
             except TimeIsUpError:
                 return
             except (LiveRefusedError, LoadError, EngineError) as error:
                 spoilt = self._record(order, Outcome.INVALID, began_s)
                 self.records.append(spoilt.model_copy(update={"reason": str(error)}))
                 return
+            self.records.append(record)
+            left = [each for each in others if self._may_follow(each, order, record)]
 
-    def _telling(self, live: LiveValue) -> LiveFlag | None:
-        """Return the flag to change, None if it cannot be, or if its limit is never reached."""
+    def _tells(self, live: LiveValue) -> bool:
+        """Whether the flag can be set so, and the load can tell: not a limit that is never reached."""
         flag = self.host.engine.live_flags.get(live.flag)
         if flag is None or not flag.minimum <= live.value < flag.maximum:
-            return None
+            return False
         is_same = flag.part_of(live.value) == flag.part_of(flag.maximum)
-        return None if is_same or live.value >= self.host.peak_in_flight else flag
+        return not is_same and live.value < self.host.peak_in_flight
 
-    def _measured(self, order: TrialOrder, live: LiveValue, flag: LiveFlag) -> TrialRecord:
-        engine, began_s = self.host.engine, self._now_s()
+    def _may_follow(self, next_order: TrialOrder, order: TrialOrder, record: TrialRecord) -> bool:
+        """Whether a value lies where the last one points: nearer to the launched one if it sufficed.
+
+        It did unless the ceiling that the launched one misses is still missed.
+        """
+        missed = self.host.verdict.missed
+        suffices = missed is None or record.verdict is None or record.verdict.missed != missed
+        values = (each.live.value if each.live else 0 for each in (next_order, order))
+        return (next(values) > next(values)) is suffices
+
+    def _measured(self, order: TrialOrder) -> TrialRecord:
+        engine, live, began_s = self.host.engine, order.live, self._now_s()
+        assert live is not None  # noqa: S101 - it tells something
         measuring = replace(
             self.host,
             order=order,
@@ -73,7 +84,7 @@ class LiveValues:
         effective = engine.set_live(live.flag, live.value)
         measuring.measure_points()
         engine.flush_cache()
-        engine.set_live(live.flag, flag.maximum)
+        engine.set_live(live.flag, engine.live_flags[live.flag].maximum)
         record = self._record(order, Outcome.MEASURED, began_s, effective)
         return measuring.with_result(record.model_copy(update={"points": tuple(measuring.points.values())}))
 

@@ -77,7 +77,7 @@ class Measuring:
         goals = {goal.quantity.load for goal in self.study.slo.goals}
         endpoint = self._endpoint()
         for point in self.study.slo.load:
-            missed = self._verdict().decision is Decision.MISSED
+            missed = self.verdict.decision is Decision.MISSED
             if missed and not self.order.measure_all and point.label not in goals:
                 continue
             self.on_phase(f"load: {point.label}")
@@ -97,7 +97,13 @@ class Measuring:
                 reason = f"nothing was measured for {goal.text!r}"
                 return record.model_copy(update={"outcome": Outcome.INVALID, "reason": reason})
             objectives.append(value)
-        return record.model_copy(update={"verdict": self._verdict(), "objectives": tuple(objectives)})
+        return record.model_copy(update={"verdict": self.verdict, "objectives": tuple(objectives)})
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is known of the ceilings so far."""
+        stops = {label: point.stopped for label, point in self.points.items() if point.stopped}
+        return judge_stopped(self.study.slo, self.measurements, stops, error_rate=ERROR_RATE / LOOKS)
 
     @property
     def peak_in_flight(self) -> int:
@@ -180,7 +186,7 @@ class Measuring:
         """Return who may stop a load point; what a whole one left undecided is measured whole again."""
         if not self.order.stops_early:
             return None
-        return EarlyJudge(self.study.slo, point, planned=planned, lost=self._verdict().missed)
+        return EarlyJudge(self.study.slo, point, planned=planned, lost=self.verdict.missed)
 
     def _add(self, point: LoadPoint, result: LoadResult, look: int, stop: Stop | None) -> None:
         """Keep the records of all looks in one file, and derive the load point's numbers from them."""
@@ -215,10 +221,6 @@ class Measuring:
         live = self.order.live.value if self.order.live else 0
         return (self.order.number * len(self.study.slo.load) + index) * (LOOKS + 1) + look + live * _LIVE_SALT
 
-    def _verdict(self) -> Verdict:
-        stops = {label: point.stopped for label, point in self.points.items() if point.stopped}
-        return judge_stopped(self.study.slo, self.measurements, stops, error_rate=ERROR_RATE / LOOKS)
-
     def _is_worth_a_look(self, point: LoadPoint, *, taken: int) -> bool:
         """Whether the looks that are left can be expected to decide what is undecided.
 
@@ -226,7 +228,7 @@ class Measuring:
         """
         launches = FRESH_LAUNCHES if self.order.role is Role.CONFIRMATION else 1
         ceilings = {each.text: each for each in self.study.slo.ceilings if each.quantity.load == point.label}
-        verdict, times = self._verdict(), launches * LOOKS / taken
+        verdict, times = self.verdict, launches * LOOKS / taken
         return verdict.decision is Decision.UNDECIDED and any(
             is_within_reach(judged, ceilings[judged.ceiling], times=times, error_rate=ERROR_RATE / LOOKS)
             for judged in verdict.ceilings

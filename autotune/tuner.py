@@ -375,7 +375,7 @@ class _Tuner:
             space,
             self.study.slo,
             replace(host, role=Role.SEARCH, measure_all=False, stops_early=self.budget.stops_early),
-            known=self.told.known,
+            trials=self.told.settled,
             is_worth=lambda candidate: self.told.is_worth_a_trial(candidate, running),
         )
         for index in self.ledger.order_of([expected_flags(space, each.candidate) for each in found]):

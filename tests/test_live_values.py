@@ -113,7 +113,20 @@ def test_a_value_that_changes_nothing_or_cannot_be_set_is_left_out(tmp_path: Pat
 
 
 def test_the_first_values_that_tell_something_are_measured_and_no_more(tmp_path: Path) -> None:
-    assert len(run(engine(), tmp_path, beside(3, 2, 1))) == 1 + MOST
+    measured = run(engine(), tmp_path, beside(1, 2, 3))
+
+    assert [record.candidate[LIMIT] for record in measured] == [32, 1, 2]
+    assert len(measured) == 1 + MOST
+
+
+def test_after_a_value_that_suffices_comes_one_nearer_to_the_launched(tmp_path: Path) -> None:
+    assert [each.candidate[LIMIT] for each in run(engine(), tmp_path, beside(2, 1, 3))] == [32, 2, 3]
+
+
+def test_after_a_value_that_does_not_mend_what_is_missed_comes_a_lower_one(tmp_path: Path) -> None:
+    slow = engine(ttft_s=3.0)
+
+    assert [each.candidate[LIMIT] for each in run(slow, tmp_path, beside(2, 3, 1))] == [32, 2, 1]
 
 
 def test_an_engine_that_can_change_nothing_is_measured_as_it_was_launched(tmp_path: Path) -> None:

@@ -195,6 +195,12 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
     return tuple(front[pick] for pick in picks)
 
 
+def best_of(trials: Sequence[NumberedTrial], slo: Slo) -> NumberedTrial | None:
+    """Return the best in the first objective of those that do not miss a ceiling, None if all do."""
+    able = [trial for trial in trials if _may_win(trial.record)]
+    return min(able, key=lambda trial: _loss(trial.record, slo.goals[0]), default=None)
+
+
 def next_confirmation(
     contenders: Sequence[int], launched: Sequence[int], *, rounds: int, begins_backwards: bool = False
 ) -> int | None:

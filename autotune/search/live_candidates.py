@@ -15,8 +15,8 @@ from autotune.engine.dialect import EffectiveFlags, LiveFlag
 from autotune.engine.dialects import dialect_of
 from autotune.order import LiveValue, TrialOrder
 from autotune.record import Role
-from autotune.search.confirmation import NumberedTrial, finalists
-from autotune.slo import Slo
+from autotune.search.confirmation import NumberedTrial, best_of, finalists
+from autotune.slo import Decision, Slo
 from autotune.space import Candidate, Choices, FlagValue, IntRange, SearchSpace, Tunable
 
 _CANDIDATES = 6
@@ -32,14 +32,14 @@ def live_orders(
     slo: Slo,
     host: TrialOrder,
     *,
-    known: Collection[Candidate],
+    trials: Sequence[NumberedTrial],
     is_worth: Callable[[Candidate], bool],
 ) -> tuple[TrialOrder, ...]:
     """Return orders as the host's, for candidates that its engine could be measured for as well.
 
-    `known`: what was measured so far. Each value lies in the middle, by ratio, of the widest gap between the
+    `trials`: those that are settled. Each value lies in the middle, by ratio, of the widest gap between the
     least one, those that are known, and the one launched; or the most requests that the load has at once,
-    above which a limit is never reached.
+    above which a limit is never reached. The least one is above any that was too low elsewhere.
     """
     told = {**space.flags, **expected_flags(space, host.candidate)}
     engine = EffectiveFlags(flags=told, running_limit=1)
@@ -48,7 +48,9 @@ def live_orders(
         launched = told.get(name)
         if isinstance(launched, int) and _is_free(space, name):
             highest = min(launched, _most_at_once(slo) or launched)
-            values = _values(space.tune[name], flag, highest)
+            lowest = _too_low(space, slo, name, trials)
+            values = [each for each in _values(space.tune[name], flag, highest) if each > lowest]
+            known = (trial.record.to_candidate() for trial in trials)
             beside = [each.to_dict().get(name) for each in known if _agree(each, host.candidate, name)]
             spread = _spread(values, [each for each in values if each in beside], highest)
             for value in islice(spread, _LOOKED_AT):
@@ -60,11 +62,13 @@ def live_orders(
 def deserves_more(trials: Sequence[NumberedTrial], measured: NumberedTrial, slo: Slo) -> bool:
     """Whether a candidate just measured is worth more of its engine's time, after these trials.
 
-    The baseline is, so that what a flag does is known early; later the likely winners are, and any candidate
-    as long as none may win.
+    The baseline is, so that what a flag does is known early. Later the likely winners are, and who misses a
+    ceiling, which another value may mend.
     """
-    best = finalists((*trials, measured), slo, count=_LIKELY_WINNERS)
-    return measured.record.role is Role.BASELINE or not best or measured in best
+    verdict = measured.record.verdict
+    misses = verdict is not None and verdict.decision is Decision.MISSED
+    is_first = measured.record.role is Role.BASELINE
+    return is_first or misses or measured in finalists((*trials, measured), slo, count=_LIKELY_WINNERS)
 
 
 def expected_flags(space: SearchSpace, candidate: Candidate) -> dict[str, FlagValue]:
@@ -94,6 +98,29 @@ def _most_at_once(slo: Slo) -> int | None:
     """Return the most requests that a closed loop has under way, None if nothing bounds them."""
     most = [point.concurrency for point in slo.load]
     return None if None in most else max(each for each in most if each is not None)
+
+
+def _too_low(space: SearchSpace, slo: Slo, name: str, trials: Sequence[NumberedTrial]) -> float:
+    """Return the highest value below which it was seen to get worse, other flags being equal; 0 if none was.
+
+    What is best beside some flags is only near to what is best beside others, but a limit that is too low for
+    one is hardly right for the next. With several objectives nothing is too low.
+    """
+    if len(slo.goals) > 1:
+        return 0.0
+    alike: dict[Candidate, list[tuple[float, NumberedTrial]]] = {}
+    for trial in trials:
+        flags = expected_flags(space, trial.record.to_candidate())
+        value, own = flags.get(name), trial.record.candidate
+        if isinstance(value, int | float):
+            rest = Candidate.of({flag: own[flag] for flag in own if flag != name})
+            alike.setdefault(rest, []).append((value, trial))
+    lows = [0.0]
+    for group in alike.values():
+        best = best_of([trial for _, trial in group], slo)
+        at = next((value for value, trial in group if trial is best), 0.0)
+        lows += [value for value, _ in group if value < at]
+    return max(lows)
 
 
 def _values(tunable: Tunable, flag: LiveFlag, highest: int) -> list[int]:

@@ -30,6 +30,9 @@ def too_little(gain: float | None, budget: Budget, trials: Sequence[NumberedTria
 
 
 def _measured(trials: Sequence[NumberedTrial]) -> int:
-    """Return how many candidates of the search, and baselines, have values of their own."""
+    """Return how many launches of the search, or of the baseline, have values.
+
+    What was measured live does not count: it lies close to its host, and says little about the space.
+    """
     records = [trial.record for trial in trials if trial.record.role is not Role.CONFIRMATION]
-    return sum(record.outcome is Outcome.MEASURED and bool(record.durations_s) for record in records)
+    return sum(record.outcome is Outcome.MEASURED and record.is_launch for record in records)

@@ -21,14 +21,14 @@ def space_of(limit: dict[str, Any] | None, **keys: Any) -> SearchSpace:
     return SearchSpace.model_validate({**STUDY.space.model_dump(by_alias=True), "tune": tune, **keys})
 
 
-def slo_of(*load: dict[str, Any]) -> Slo:
+def slo_of(*load: dict[str, Any], more: tuple[str, ...] = ()) -> Slo:
     point = "concurrency 100" if load[-1].get("concurrency") == 100 else "rate 4"
     return Slo.model_validate(
         {
             "workload": {"input_tokens": 256, "output_tokens": 32},
             "load": load,
             "ceilings": [f"ttft p95 < 1s at {point}"],
-            "objective": f"maximise output_throughput at {point}",
+            "objectives": [f"maximise output_throughput at {point}", *more],
         }
     )
 
@@ -49,7 +49,7 @@ def values(
         space,
         slo,
         TrialOrder(7, Role.SEARCH, Candidate.of(host), None, measure_all=False),
-        known=[Candidate.of(each) for each in known],
+        trials=numbered(*(measured(100.0, flags=each) for each in known)),
         is_worth=lambda candidate: candidate.to_dict()[LIMIT] not in unworthy,
     )
     for order in orders:
@@ -159,7 +159,24 @@ def test_the_baseline_and_the_likely_winners_deserve_more_and_anybody_if_none_ma
     assert deserves(130.0)
     assert deserves(110.0)
     assert not deserves(80.0)
-    assert not deserves(130.0, ttft_s=3.0)
+    assert deserves(80.0, ttft_s=3.0)
     assert deserves(80.0, role=Role.BASELINE)
-    missing = numbered(measured(50.0, ttft_s=3.0), measured(60.0, ttft_s=3.0))
-    assert deserves_more(missing[:1], missing[1], STUDY.slo)
+
+
+def test_a_value_below_one_that_was_too_low_elsewhere_is_not_offered() -> None:
+    space = space_of({"choices": [8, 16, 32, 64, 128]})
+    lpm: dict[str, FlagValue] = {"schedule-policy": "lpm"}
+    trials = numbered(
+        measured(90.0, flags={**lpm, LIMIT: 16}),
+        measured(100.0, flags={**lpm, LIMIT: 32}),
+        measured(95.0, flags={**lpm, LIMIT: 64}),
+        measured(200.0, flags={**lpm, LIMIT: 128}, ttft_s=3.0),
+    )
+    host = TrialOrder(7, Role.SEARCH, Candidate.of({LIMIT: 128}), None, measure_all=False)
+
+    def offered(slo: Slo) -> set[int]:
+        orders = live_orders(space, slo, host, trials=trials, is_worth=lambda _: True)
+        return {order.live.value for order in orders if order.live}
+
+    assert offered(OPEN) == {32, 64}
+    assert 8 in offered(slo_of({"rate": 4, "requests": 300}, more=("minimise ttft p95 at rate 4",)))

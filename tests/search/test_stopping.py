@@ -22,8 +22,9 @@ def test_a_launch_that_promises_less_than_was_asked_for_is_too_little() -> None:
         (0.0, Budget(), ENOUGH),
         (0.0, ONE_PERCENT, ENOUGH[1:]),
         (0.0, ONE_PERCENT, (*ENOUGH[1:], *numbered(*[failed()] * 5))),
+        (0.0, ONE_PERCENT, (*ENOUGH[1:], *numbered(*[measured(2.0, measured_live_on=0)] * 5))),
     ],
-    ids=["nothing is known to gain on", "switched off", "too few launches", "too few but for crashes"],
+    ids=["nothing known to gain on", "switched off", "too few", "but for crashes", "but for live ones"],
 )
 def test_a_search_goes_on(gain: float | None, budget: Budget, launches: tuple[NumberedTrial, ...]) -> None:
     assert too_little(gain, budget, launches) is None
