@@ -24,7 +24,7 @@ from autotune.metrics import Measurement, join, measure
 from autotune.order import TrialOrder, TrialTime
 from autotune.record import ClientRecord, Outcome, PointRecord, TrialRecord
 from autotune.request import Endpoint, LoadResult, OfferedLoad, RequestRecord, due_order
-from autotune.slo import ERROR_RATE, LOOKS, Decision, EarlyJudge, Stop, Verdict, judge_stopped
+from autotune.slo import ERROR_RATE, LOOKS, Decision, EarlyJudge, Stop, StopKind, Verdict, judge_stopped
 from autotune.study import Study
 
 VALID_ATTEMPTS = 3
@@ -67,8 +67,7 @@ class Measuring:
         goals = {goal.quantity.load for goal in self.study.slo.goals}
         endpoint = self._endpoint()
         for point in self.study.slo.load:
-            missed = self._verdict().decision is Decision.MISSED
-            if missed and not self.order.measure_all and point.label not in goals:
+            if self._is_lost() and not self.order.measure_all and point.label not in goals:
                 continue
             self.on_phase(f"load: {point.label}")
             self._warm_up(point, endpoint)
@@ -170,7 +169,8 @@ class Measuring:
         """Return who may stop a load point; what a whole one left undecided is measured whole again."""
         if not self.order.stops_early:
             return None
-        return EarlyJudge(self.study.slo, point, planned=planned, lost=self._verdict().missed)
+        lost, course = self._verdict().missed, self.order.courses.get(point.label)
+        return EarlyJudge(self.study.slo, point, planned=planned, lost=lost, course=course)
 
     def _add(self, point: LoadPoint, result: LoadResult, look: int, stop: Stop | None) -> None:
         """Keep the records of all looks in one file, and derive the load point's numbers from them."""
@@ -205,6 +205,11 @@ class Measuring:
         live = self.order.live.value if self.order.live else 0
         return (self.order.number * len(self.study.slo.load) + index) * (LOOKS + 1) + look + live * _LIVE_SALT
 
+    def _is_lost(self) -> bool:
+        """Whether nothing that is left to be measured can make the candidate the best."""
+        stops = [point.stopped.kind for point in self.points.values() if point.stopped]
+        return StopKind.NO_CHANCE in stops or self._verdict().decision is Decision.MISSED
+
     def _verdict(self) -> Verdict:
         stops = {label: point.stopped for label, point in self.points.items() if point.stopped}
         return judge_stopped(self.study.slo, self.measurements, stops, error_rate=ERROR_RATE / LOOKS)
@@ -213,7 +218,7 @@ class Measuring:
         """Whether another look can still change the trial's verdict."""
         texts = {ceiling.text for ceiling in self.study.slo.ceilings if ceiling.quantity.load == point.label}
         verdict = self._verdict()
-        return verdict.decision is Decision.UNDECIDED and any(
+        return not self._is_lost() and any(
             judged.decision is Decision.UNDECIDED for judged in verdict.ceilings if judged.ceiling in texts
         )
 
