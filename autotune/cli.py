@@ -116,7 +116,9 @@ def tune(
     least_gain: Annotated[
         str, typer.Option(help="End the search once a further launch promises to gain less; off: never.")
     ] = "1%",
-    stop_early: Annotated[bool, typer.Option(help="End load points of the search once decided.")] = True,
+    stop_early: Annotated[
+        bool, typer.Option(help="End load points of the search once decided or lost.")
+    ] = True,
     live: Annotated[bool, typer.Option(help="Measure more candidates on one launch where possible.")] = True,
     storage: Annotated[
         str | None, typer.Option(help="Keep the trials in this PostgreSQL instead of the run folder.")

@@ -31,6 +31,7 @@ from autotune.slo import (
     Decision,
     EarlyJudge,
     Stop,
+    StopKind,
     Verdict,
     is_within_reach,
     judge_stopped,
@@ -77,8 +78,7 @@ class Measuring:
         goals = {goal.quantity.load for goal in self.study.slo.goals}
         endpoint = self._endpoint()
         for point in self.study.slo.load:
-            missed = self.verdict.decision is Decision.MISSED
-            if missed and not self.order.measure_all and point.label not in goals:
+            if self._is_lost() and not self.order.measure_all and point.label not in goals:
                 continue
             self.on_phase(f"load: {point.label}")
             self._warm_up(point, endpoint)
@@ -186,7 +186,8 @@ class Measuring:
         """Return who may stop a load point; what a whole one left undecided is measured whole again."""
         if not self.order.stops_early:
             return None
-        return EarlyJudge(self.study.slo, point, planned=planned, lost=self.verdict.missed)
+        lost, course = self.verdict.missed, self.order.courses.get(point.label)
+        return EarlyJudge(self.study.slo, point, planned=planned, lost=lost, course=course)
 
     def _add(self, point: LoadPoint, result: LoadResult, look: int, stop: Stop | None) -> None:
         """Keep the records of all looks in one file, and derive the load point's numbers from them."""
@@ -221,6 +222,11 @@ class Measuring:
         live = self.order.live.value if self.order.live else 0
         return (self.order.number * len(self.study.slo.load) + index) * (LOOKS + 1) + look + live * _LIVE_SALT
 
+    def _is_lost(self) -> bool:
+        """Whether nothing that is left to be measured can make the candidate the best."""
+        stops = [point.stopped.kind for point in self.points.values() if point.stopped]
+        return StopKind.NO_CHANCE in stops or self.verdict.decision is Decision.MISSED
+
     def _is_worth_a_look(self, point: LoadPoint, *, taken: int) -> bool:
         """Whether the looks that are left can be expected to decide what is undecided.
 
@@ -228,10 +234,10 @@ class Measuring:
         """
         launches = FRESH_LAUNCHES if self.order.role is Role.CONFIRMATION else 1
         ceilings = {each.text: each for each in self.study.slo.ceilings if each.quantity.load == point.label}
-        verdict, times = self.verdict, launches * LOOKS / taken
-        return verdict.decision is Decision.UNDECIDED and any(
+        times = launches * LOOKS / taken
+        return not self._is_lost() and any(
             is_within_reach(judged, ceilings[judged.ceiling], times=times, error_rate=ERROR_RATE / LOOKS)
-            for judged in verdict.ceilings
+            for judged in self.verdict.ceilings
             if judged.ceiling in ceilings
         )
 

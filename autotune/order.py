@@ -4,11 +4,12 @@ In: the tuner's decisions and a launcher's clock. Out: plain values that a trial
 but for the clock. Invariant: whoever is out of time, or called off, hears of it as `TimeIsUpError`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from autotune.engine.launcher import Clock
 from autotune.record import Role
+from autotune.slo import Course
 from autotune.space import Candidate
 
 _ROUNDING_S = 1e-6
@@ -31,6 +32,7 @@ class TrialOrder:
     """What is to be run; `nodes` and `slots`: as in the record.
 
     `measure_all`: do not skip load points once a ceiling is missed; `stops_early`: end one that is decided.
+    `courses`: what is expected of load points that end once they cannot beat the best, by their labels.
     `live`: what makes this candidate of the one that the engine is launched for; None: it is that one.
     `then`: candidates to be measured live on the engine, if that tells something; the first ones matter most.
     """
@@ -43,6 +45,7 @@ class TrialOrder:
     stops_early: bool = False
     nodes: tuple[str, ...] = ()
     slots: int = 1
+    courses: Mapping[str, Course] = field(default_factory=dict)
     live: LiveValue | None = None
     then: "tuple[TrialOrder, ...]" = ()
 

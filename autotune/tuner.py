@@ -28,7 +28,7 @@ from autotune.events import (
 from autotune.order import TrialOrder
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
-from autotune.search.confirmation import Contest, NumberedTrial, contest_of
+from autotune.search.confirmation import Contest, NumberedTrial, best_so_far, contest_of
 from autotune.search.feasibility import same_candidate, same_effect
 from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, interrupted
 from autotune.search.live_candidates import deserves_more, expected_flags, live_orders
@@ -45,7 +45,7 @@ from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.stopping import too_little
 from autotune.search.storage import only_controller, only_writer, storage_errors
 from autotune.search.told import Told
-from autotune.search.twin import twin_of
+from autotune.search.twin import Twin, twin_of
 from autotune.slots import Slot, Slots
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
@@ -108,6 +108,7 @@ class _Tuner:
     spoilt_confirmations: int = 0
     deadline_s: float | None = None
     has_old_answer: bool = True
+    twin: Twin | None = None
 
     def __post_init__(self) -> None:
         self.told = Told(self.study.space)
@@ -122,13 +123,14 @@ class _Tuner:
         self._settle_the_past()
         allowance = allowance_s(self.budget, self.finished)
         self.deadline_s = None if allowance is None else self.slots.now_s + allowance
+        self.twin = twin_of(self.study) if sampler is SamplerKind.GP else None
         self.ledger.use(
             make_sampler(
                 sampler,
                 self.study.space,
                 seed=self.study.seed + len(self.finished),
                 accepts=lambda candidate: self.told.is_worth_a_trial(candidate, self._running()),
-                prior=twin_of(self.study) if sampler is SamplerKind.GP else None,
+                prior=self.twin,
                 is_parallel=len(self.slots.usable) > 1,
                 is_judged=self.budget.least_gain is not None,
             )
@@ -345,6 +347,9 @@ class _Tuner:
             slots=len(self.slots.usable),
         )
         order = replace(order, then=tuple(self._live_orders(order)))
+        best = best_so_far(self.told.settled, self.study.slo)
+        if order.stops_early and self.twin is not None and best is not None:
+            order = replace(order, courses=self.twin.courses(asked.candidate, best))
         asked = replace(asked, live=tuple(each.candidate for each in order.then))
 
         def find_twin(effective: EffectiveFlags) -> tuple[int, TrialRecord] | None:

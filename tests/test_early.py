@@ -11,9 +11,20 @@ from numpy.typing import NDArray
 
 from autotune.load.arrivals import LoadPoint
 from autotune.load.workload import Workload, offer
-from autotune.metrics import Samples, measure
+from autotune.metrics import Metric, Samples, measure
 from autotune.request import RequestRecord, due_order, first_ended
-from autotune.slo import ERROR_RATE, EarlyJudge, Slo, Stop, StopKind, Verdict, judge, judge_stopped
+from autotune.slo import (
+    ERROR_RATE,
+    Course,
+    Decision,
+    EarlyJudge,
+    Slo,
+    Stop,
+    StopKind,
+    Verdict,
+    judge,
+    judge_stopped,
+)
 from autotune.slo.early import LEAST_REQUESTS, looks_of
 from tests.support.records import record, steady_records
 from tests.support.simulated import endpoint_of, profile_without_noise, scheduler_of
@@ -39,10 +50,15 @@ def slo_of(*ceilings: str, goal: str = "concurrency 4") -> Slo:
 
 
 def stop_of(
-    slo: Slo, records: Sequence[RequestRecord], point: LoadPoint = CLOSED, *, lost: str | None = None
+    slo: Slo,
+    records: Sequence[RequestRecord],
+    point: LoadPoint = CLOSED,
+    *,
+    lost: str | None = None,
+    course: Course | None = None,
 ) -> Stop | None:
     """What ends a load whose whole course would be these records; None if nothing does."""
-    judge_of = EarlyJudge(slo, point, planned=len(records), lost=lost)
+    judge_of = EarlyJudge(slo, point, planned=len(records), lost=lost, course=course)
     while (count := judge_of.next_look) is not None:
         first = first_ended(records, inf, count)
         assert first is not None
@@ -288,3 +304,42 @@ def test_a_verdict_keeps_what_was_decided_before_its_load_was_over() -> None:
     assert judged({}).missed is None
     assert judged({"concurrency 4": stop}).missed == P95
     assert judged({"concurrency 4": lost}).ceilings == ()
+
+
+def _course(ttft_s: float, to_beat: float) -> Course:
+    """A model that expects every first token after so long."""
+    records = steady_records([ttft_s] * REQUESTS, concurrency=CONCURRENCY)
+    worth = measure(records, concurrency=CONCURRENCY).rate(Metric.OUTPUT_THROUGHPUT)
+    return Course(np.sort([each.scheduled_s for each in records]), worth, to_beat, noise_ratio=0.02)
+
+
+def test_a_load_that_cannot_beat_the_best_so_far_is_given_up_after_a_third() -> None:
+    slow = steady_records([0.5] * REQUESTS, concurrency=CONCURRENCY)
+    worth = measure(slow, concurrency=CONCURRENCY).rate(Metric.OUTPUT_THROUGHPUT)
+
+    stop = stop_of(slo_of(P95), slow, course=_course(0.3, to_beat=2 * worth))
+
+    assert stop is not None
+    assert (stop.kind, stop.ceiling, stop.requests) == (StopKind.NO_CHANCE, None, 96)
+    assert f"at most, and the best so far is worth {2 * worth:.4g}" in str(stop)
+    assert stop_of(slo_of(P95), slow, course=_course(0.3, to_beat=worth)) is None
+    assert stop_of(slo_of(P95, goal="rate 1"), waiting([0.5] * 200), OPEN, course=_course(0.3, 1e9)) is None
+
+
+def test_a_missed_ceiling_says_more_than_that_there_is_nothing_to_gain() -> None:
+    stop = stop_of(
+        slo_of(P95), steady_records([3.0] * REQUESTS, concurrency=CONCURRENCY), course=_course(0.3, 1e9)
+    )
+
+    assert stop is not None
+    assert stop.kind is StopKind.MISSED
+
+
+def test_what_was_given_up_is_never_said_to_meet_its_ceilings() -> None:
+    slo = slo_of(P95, "e2e p95 < 2ms at concurrency 4")
+    measurements = {"concurrency 4": measure(steady_records([0.5] * 200, concurrency=4), concurrency=4)}
+    stop = Stop(kind=StopKind.NO_CHANCE, reason="x", ceiling=None, requests=204, planned=254)
+
+    verdict = judge_stopped(slo, measurements, {"concurrency 4": stop}, error_rate=ERROR_RATE)
+
+    assert [each.decision for each in verdict.ceilings] == [Decision.UNDECIDED, Decision.MISSED]

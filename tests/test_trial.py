@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from autotune.engine.dialect import EffectiveFlags, LiveFlag
@@ -17,7 +18,7 @@ from autotune.load.records_file import read_records
 from autotune.order import TrialOrder
 from autotune.record import AnswersRecord, Outcome, Role, TrialRecord
 from autotune.request import ClientHealth
-from autotune.slo import Ceiling, Decision, Slo, StopKind
+from autotune.slo import Ceiling, Course, Decision, Slo, StopKind
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.trial import FindTwin, run_trial
@@ -520,6 +521,23 @@ def test_a_load_over_http_is_stopped_while_it_runs_and_all_that_was_sent_is_kept
     assert record.verdict.decision is Decision.MISSED
     sent = read_records(tmp_path / point.file).records
     assert point.summary.sent == point.stopped.requests <= len(sent) < 40
+
+
+def test_a_candidate_that_cannot_win_is_given_up_and_measured_no_further(tmp_path: Path) -> None:
+    slo = _slo("ttft p95 < 1s at concurrency 2", "ttft p95 < 1s at concurrency 4")
+    course = Course(np.arange(200) / 10, worth=40.0, to_beat=1000.0, noise_ratio=0.02)
+    order = replace(STOPPING, courses={"concurrency 2": course})
+    launcher = ScriptedLauncher(lambda *_: Script())
+    record = _run(launcher, tmp_path, order=order, study=_study(slo))
+
+    (point,) = record.points
+    assert point.stopped is not None
+    assert (point.load, point.stopped.kind) == ("concurrency 2", StopKind.NO_CHANCE)
+    assert record.outcome is Outcome.MEASURED
+    assert record.verdict is not None
+    assert record.verdict.decision is Decision.UNDECIDED
+    assert launcher.log.count("load 200") == 1
+    assert _run(launcher, tmp_path, order=replace(order, stops_early=False), study=_study(slo)).stops == ()
 
 
 CONFIRMATION = replace(ORDER, role=Role.CONFIRMATION, confirms=3, measure_all=True)

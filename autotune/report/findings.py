@@ -101,8 +101,12 @@ def nearest(history: StudyHistory) -> NumberedTrial | None:
 
 
 def most_promising(history: StudyHistory) -> NumberedTrial | None:
-    """Return the undecided candidate with the most room, None if every candidate was decided."""
-    able = [trial for trial in measured(history) if decision_of(history, trial) is Decision.UNDECIDED]
+    """Return the undecided candidate with the most room, None if every candidate was decided or given up."""
+    able = [
+        trial
+        for trial in measured(history)
+        if decision_of(history, trial) is Decision.UNDECIDED and not trial.record.stops
+    ]
     return max(able, key=lambda trial: _room(history, trial), default=None)
 
 

@@ -94,8 +94,8 @@ def _stopped(history: StudyHistory) -> Iterator[str]:
     count = sum(len(trial.record.stops) for trial in history.trials if trial.record.same_as is None)
     if count:
         yield say(
-            "{count} load points of the search were stopped early, once they were decided; what they had "
-            "shown by then is partial and compared with nothing.",
+            "{count} load points of the search were stopped early, once they were decided or could "
+            "not win; what they had shown by then is partial and compared with nothing.",
             count=count,
         )
 

@@ -26,8 +26,9 @@ class Budget:
     launches of the search. `precision`: further rounds follow until the gain is known to plus or minus this
     share, as far as time allows; None: none do. `least_gain`: the search ends once a further launch promises
     less than this share of the best value so far (`search.stopping`); None: never for that reason.
-    `stops_early`: a load point of the search ends while it runs, once it is decided. `measures_live`: further
-    candidates are measured on the engine of one that was launched, where it can change a flag while it runs.
+    `stops_early`: a load point of the search ends while it runs, once it is decided or lost.
+    `measures_live`: further candidates are measured on the engine of one that was launched, where it can
+    change a flag while it runs.
     """
 
     launches: int | None = None

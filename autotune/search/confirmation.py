@@ -183,7 +183,7 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
     """
     seen: dict[str, NumberedTrial] = {}
     for trial in trials:
-        if trial.record.role is Role.SEARCH and _may_win(trial.record) and trial.record.same_as is None:
+        if trial.record.role is Role.SEARCH and _may_win(trial.record, slo) and trial.record.same_as is None:
             seen.setdefault(trial.record.to_candidate().fingerprint, trial)
     ranked = sorted(seen.values(), key=lambda trial: _loss(trial.record, slo.goals[0]))
     if len(slo.goals) == 1:
@@ -199,6 +199,15 @@ def best_of(trials: Sequence[NumberedTrial], slo: Slo) -> NumberedTrial | None:
     """Return the best in the first objective of those that do not miss a ceiling, None if all do."""
     able = [trial for trial in trials if _may_win(trial.record)]
     return min(able, key=lambda trial: _loss(trial.record, slo.goals[0]), default=None)
+
+
+def best_so_far(trials: Sequence[NumberedTrial], slo: Slo) -> float | None:
+    """Return the best value of the first objective among candidates that meet the SLO, None without any."""
+    able = [
+        trial.record for trial in _candidates(trials) if _meets(trial.record) and _is_whole(trial.record, slo)
+    ]
+    best = min(able, key=lambda record: _loss(record, slo.goals[0]), default=None)
+    return None if best is None or best.objectives is None else best.objectives[0]
 
 
 def next_confirmation(
@@ -217,10 +226,15 @@ def next_confirmation(
     return None
 
 
-def _may_win(record: TrialRecord) -> bool:
-    if record.outcome is not Outcome.MEASURED or record.verdict is None:
+def _may_win(record: TrialRecord, slo: Slo) -> bool:
+    if record.outcome is not Outcome.MEASURED or record.verdict is None or not _is_whole(record, slo):
         return False
     return not _misses(record) and all(judged.margin_ratio >= 0 for judged in record.verdict.ceilings)
+
+
+def _is_whole(record: TrialRecord, slo: Slo) -> bool:
+    """Whether its values are those of loads that were not stopped."""
+    return not {point.load for point in record.stops} & {goal.quantity.load for goal in slo.goals}
 
 
 def _is_refutation(record: TrialRecord) -> bool:

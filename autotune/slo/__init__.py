@@ -1,6 +1,7 @@
 """The service-level objectives: what was promised (ceiling, promise), and whether it is kept (verdict)."""
 
 from autotune.slo.ceiling import Ceiling, Objective, Quantity, parse_ceiling, parse_objective
+from autotune.slo.chance import Course
 from autotune.slo.decidable import undecidable
 from autotune.slo.early import EarlyJudge, Stop, StopKind, judge_stopped
 from autotune.slo.promise import Slo
@@ -24,6 +25,7 @@ __all__ = [
     "LOOKS",
     "Ceiling",
     "CeilingVerdict",
+    "Course",
     "Decision",
     "EarlyJudge",
     "Objective",

@@ -2,8 +2,9 @@
 
 In: an `Slo`, one of its load points, and the first requests of a load as they end. Out: a `Stop` with its
 reason. Looks at fixed shares of the planned requests, each time at all that were due by then.
-Invariants: a load point that an objective needs stops only for a candidate that misses its SLO; a ceiling is
-called missed early only if the whole load's value would miss it however well the other requests went.
+Invariants: a load point that an objective needs stops only for a candidate that misses its SLO, or that
+cannot beat the best so far and is then never said to meet it; a ceiling is called missed early only if the
+whole load's value would miss it however well the other requests went.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,17 @@ from autotune.load.arrivals import LoadPoint
 from autotune.metrics import LATENCIES, Measurement, Metric, measure
 from autotune.request import RequestRecord
 from autotune.slo.ceiling import Ceiling
+from autotune.slo.chance import Course
 from autotune.slo.promise import Slo
-from autotune.slo.verdict import ERROR_RATE, Decision, Verdict, decide_share, judge, judged_samples
+from autotune.slo.verdict import (
+    ERROR_RATE,
+    CeilingVerdict,
+    Decision,
+    Verdict,
+    decide_share,
+    judge,
+    judged_samples,
+)
 from autotune.stalls import StallLimit, stalls
 
 PARTS = 8
@@ -39,19 +49,23 @@ _DECODED = (Metric.TPOT, Metric.ITL, Metric.E2E)
 
 
 class StopKind(StrEnum):
-    """What ended a load point: a ceiling's interval or value, hopelessness, or a miss at another point."""
+    """What ended a load point.
+
+    A ceiling's interval or value, hopelessness, a miss at another point, or that too little can be gained.
+    """
 
     MISSED = "missed"
     QUEUE = "queue"
     STALL = "stall"
     LOST = "lost"
     MET = "met"
+    NO_CHANCE = "no_chance"
 
 
 class Stop(Frozen):
     """Why a load point was stopped, after how many of its `planned` requests; the values are those of these.
 
-    `ceiling`: the one that is missed, None for LOST (it is at another load point) and MET.
+    `ceiling`: the one that is missed, None for LOST (it is at another load point), MET and NO_CHANCE.
     """
 
     kind: StopKind
@@ -68,14 +82,24 @@ class EarlyJudge:
     """An onlooker of one load (`request.Onlooker`); `stop` is set once it has seen enough.
 
     `planned`: the most requests that the load sends. `lost`: a ceiling that the candidate misses at another
-    load point, for which this one is only worth its first look.
+    load point, for which this one is only worth its first look. `course`: what a model expects of the
+    objective here, None if there is no model or nothing to beat.
     """
 
-    def __init__(self, slo: Slo, point: LoadPoint, *, planned: int, lost: str | None = None) -> None:
+    def __init__(
+        self,
+        slo: Slo,
+        point: LoadPoint,
+        *,
+        planned: int,
+        lost: str | None = None,
+        course: Course | None = None,
+    ) -> None:
         self.stop: Stop | None = None
         self._point = point
         self._planned = planned
         self._lost = lost
+        self._course = course
         self._ceilings = [each for each in slo.ceilings if each.quantity.load == point.label]
         self._has_goal = any(goal.quantity.load == point.label for goal in slo.goals)
         self._looks = looks_of(planned, point.concurrency)
@@ -101,6 +125,7 @@ class EarlyJudge:
                 yield from self._evidence(ceiling, seen)
         if not self._has_goal and self._is_surely_met(seen):
             yield self._stop(seen, StopKind.MET, "every ceiling here is met")
+        yield from self._no_chance(seen)
 
     def _evidence(self, ceiling: Ceiling, seen: Measurement) -> Iterator[Stop]:
         """Yield what makes the miss of a ceiling more than chance; a value that decides is enough."""
@@ -119,6 +144,13 @@ class EarlyJudge:
         if metric in _DECODED and (stalled := _most_stalled(seen)):
             reason = f"decoding all but stopped in {stalled} of {len(seen.records)} requests"
             yield self._stop(seen, StopKind.STALL, f"{ceiling.text} is missed: {reason}", ceiling)
+
+    def _no_chance(self, seen: Measurement) -> Iterator[Stop]:
+        course, concurrency = self._course, self._point.concurrency
+        most = course.most(seen.records, concurrency=concurrency) if course and concurrency else None
+        if course is not None and most is not None and course.is_too_little(most):
+            reason = f"it can be worth {most:.4g} at most, and the best so far is worth {course.to_beat:.4g}"
+            yield self._stop(seen, StopKind.NO_CHANCE, reason)
 
     def _is_surely_met(self, seen: Measurement) -> bool:
         """Whether no ceiling can be missed any more at the stated error rate.
@@ -151,17 +183,23 @@ def judge_stopped(
 ) -> Verdict:
     """Return the verdict where some load points, by their labels, were stopped.
 
-    What a stop decided stays decided. A point that was only begun (LOST) says nothing about its ceilings.
+    What a stop decided stays decided. A point that was only begun (LOST) says nothing about its ceilings, and
+    one that was given up (NO_CHANCE) meets none of them: nobody saw the whole load.
     """
     begun = {label for label, stop in stops.items() if stop.kind is StopKind.LOST}
     seen = {label: each for label, each in measurements.items() if label not in begun}
-    missed, decision = {stop.ceiling for stop in stops.values()}, {"decision": Decision.MISSED}
+    missed = {stop.ceiling for stop in stops.values()}
+    given_up = {label for label, stop in stops.items() if stop.kind is StopKind.NO_CHANCE}
+    open_ = {each.text for each in slo.ceilings if each.quantity.load in given_up}
+
+    def decision(judged: CeilingVerdict) -> Decision:
+        if judged.ceiling in missed:
+            return Decision.MISSED
+        is_met = judged.decision is Decision.MET
+        return Decision.UNDECIDED if is_met and judged.ceiling in open_ else judged.decision
+
     ceilings = judge(slo, seen, error_rate=error_rate).ceilings
-    return Verdict(
-        ceilings=tuple(
-            each.model_copy(update=decision) if each.ceiling in missed else each for each in ceilings
-        )
-    )
+    return Verdict(ceilings=tuple(each.model_copy(update={"decision": decision(each)}) for each in ceilings))
 
 
 def looks_of(planned: int, concurrency: int | None) -> tuple[int, ...]:

@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.record import Role, TrialRecord
-from autotune.search.confirmation import Turn, contest_of, contest_under, finalists, next_confirmation
-from autotune.slo import Decision, Slo, Verdict
+from autotune.search.confirmation import (
+    Turn,
+    best_so_far,
+    contest_of,
+    contest_under,
+    finalists,
+    next_confirmation,
+)
+from autotune.slo import Decision, Slo, Stop, StopKind, Verdict
 from tests.support.trials import STUDY, failed, measured, numbered, with_goals
 
 
@@ -40,6 +47,24 @@ def test_the_best_that_surely_meets_the_slo_is_a_finalist_whatever_the_doubtful_
     assert [trial.number for trial in finalists(trials, STUDY.slo, count=2)] == [0, 3]
     assert [trial.number for trial in finalists(trials, STUDY.slo, count=3)] == [0, 1, 3]
     assert [trial.number for trial in finalists(trials[:2], STUDY.slo, count=1)] == [0]
+
+
+def _given_up(value: float) -> TrialRecord:
+    record = measured(value)
+    stop = Stop(kind=StopKind.NO_CHANCE, reason="x", ceiling=None, requests=20, planned=40)
+    (point,) = record.points
+    return record.model_copy(update={"points": (point.model_copy(update={"stopped": stop}),)})
+
+
+def test_what_was_given_up_is_neither_a_finalist_nor_something_to_beat() -> None:
+    trials = numbered(
+        measured(100.0, role=Role.BASELINE), _given_up(150.0), measured(110.0), _undecided(140.0)
+    )
+
+    assert [trial.number for trial in finalists(trials, STUDY.slo, count=3)] == [3, 2]
+    assert best_so_far(trials, STUDY.slo) == 110.0
+    assert best_so_far(trials[:2], STUDY.slo) == 100.0
+    assert best_so_far(numbered(_undecided(140.0), measured(150.0, ttft_s=3.0)), STUDY.slo) is None
 
 
 def test_a_minimised_objective_ranks_the_other_way() -> None:

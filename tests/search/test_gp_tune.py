@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 
 from autotune.failure import EngineFailure, FailureKind, StartPhase
-from autotune.record import Outcome
+from autotune.record import Outcome, Role
+from autotune.search.answer import AnswerKind
 from autotune.search.budget import Budget
 from autotune.search.ledger import StudyHistory
 from autotune.search.sampler import SamplerKind
+from autotune.slo import StopKind
 from autotune.space import LauncherKind
 from autotune.tuner import tune
 from tests.support.scripted import Script, ScriptedLauncher
@@ -38,6 +40,28 @@ def test_a_study_with_the_gaussian_process_finds_the_most_slots(
 
     measured = [trial.record for trial in history.trials if trial.record.outcome is Outcome.MEASURED]
     assert max(int(str(record.candidate.get("max-running-requests", 32))) for record in measured) > 200
+
+
+def test_with_a_twin_what_cannot_win_is_given_up_while_its_load_runs(tmp_path: Path) -> None:
+    """The scripted engine is the slower the more run, as no scheduler is; the twin's pace is corrected."""
+    study = STUDY.model_copy(
+        update={"space": STUDY.space.model_copy(update={"launcher": LauncherKind.PROCESS})}
+    )
+    launcher = ScriptedLauncher(lambda flags, _: Script(gap_s=int(flags.get("max-running-requests", 8)) / 20))
+
+    budget = Budget(launches=4, finalists=1)
+    history = tune(study, launcher, budget, tmp_path, sampler=SamplerKind.GP, observe=lambda _: None)
+
+    searched = [trial.record for trial in history.trials if trial.record.role is Role.SEARCH]
+    stops = [point.stopped.kind for record in searched for point in record.stops if point.stopped]
+    assert set(stops) == {StopKind.NO_CHANCE}
+    assert not any(
+        record.stops
+        for record in (trial.record for trial in history.trials)
+        if record.role is not Role.SEARCH
+    )
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.KEEP_BASELINE
 
 
 def test_what_was_doubted_is_recorded_with_its_reason_and_cost_no_launch(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from autotune.search.calibration.evidence import argv_of
 from autotune.search.twin import Twin, twin_of
 from autotune.simulator.profile import Profile, read_profile
 from autotune.simulator.rehearsal import rehearse
-from autotune.slo import parse_ceiling
+from autotune.slo import Slo, parse_ceiling
 from autotune.space import Candidate, LauncherKind
 from autotune.study import Study
 from tests.support.trials import STUDY, measured
@@ -177,3 +177,35 @@ def test_it_has_no_noise_of_its_own() -> None:
     one, other = (Twin(profile, STUDY.space, STUDY.slo).predict(FLAGS) for _ in range(2))
 
     assert one == other
+
+
+def _twin_for(*goals: str, load: str = "concurrency 4") -> Twin:
+    point = {"concurrency": 4} if load == "concurrency 4" else {"rate": 2}
+    slo = Slo.model_validate(
+        STUDY.slo.model_dump(exclude={"objective", "ceilings"})
+        | {"load": [{**point, "requests": 40}], "objectives": [f"{goal} at {load}" for goal in goals]}
+    )
+    return Twin(read_profile("llama-8b-1xh100"), STUDY.space, slo)
+
+
+def test_it_tells_the_course_of_a_throughput_under_a_closed_loop_and_of_nothing_else() -> None:
+    twin, candidate = _twin_for("maximise output_throughput"), Candidate.of(FLAGS)
+
+    courses = twin.courses(candidate, 500.0)
+
+    assert list(courses) == ["concurrency 4"]
+    course = courses["concurrency 4"]
+    prediction = twin.predict(FLAGS)
+    assert prediction.values is not None
+    assert course.worth == pytest.approx(prediction.values[0])
+    assert course.to_beat == 500.0
+    assert len(course.sent_s) == 40
+    assert list(course.sent_s) == sorted(course.sent_s)
+    assert twin.courses(Candidate.of({**FLAGS, "mem-fraction-static": 0.05}), 500.0) == {}
+    for goals, load in (
+        (("minimise ttft p95",), "concurrency 4"),
+        (("maximise goodput",), "concurrency 4"),
+        (("maximise output_throughput",), "rate 2"),
+        (("maximise output_throughput", "minimise ttft p95"), "concurrency 4"),
+    ):
+        assert _twin_for(*goals, load=load).courses(candidate, 500.0) == {}

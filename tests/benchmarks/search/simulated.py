@@ -208,7 +208,7 @@ def problem_of(scenario: Scenario) -> Problem:
             "tune": dict(scenario.tune),
         }
     )
-    slo, actual = Slo.model_validate(scenario.slo), _distorted(believed, scenario)
+    slo, actual = Slo.model_validate(scenario.slo), distorted(believed, scenario)
 
     @cache
     def truth(candidate: Candidate) -> Truth:
@@ -243,7 +243,8 @@ def _off_by(profile: Profile, factor: float) -> Profile:
     )
 
 
-def _distorted(believed: Profile, scenario: Scenario) -> Profile:
+def distorted(believed: Profile, scenario: Scenario) -> Profile:
+    """Return what is true of a scenario, without noise."""
     step, memory = believed.step, believed.memory
     quiet = {"noise_ratio": 0.0, "launch_noise_ratio": 0.0, "cold_start_s": 0.0}
     scaled = {name: getattr(step, name) * factor for name, factor in scenario.step.items()}
