@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from autotune.request import LoadResult, OfferedLoad
 from autotune.simulator.assembly import open_scheduler
 from autotune.simulator.profile import Profile
-from autotune.simulator.replay import Schedule, ScheduleRecorder
+from autotune.simulator.recorder import ScheduleRecorder
+from autotune.simulator.replay import Schedule
 from autotune.simulator.startup import Ready, StartFailure, plan_start
 from autotune.simulator.virtual import VirtualEndpoint
 

@@ -1,30 +1,24 @@
 """What a simulated load did, kept so that its times can be worked out again for other step times.
 
-In: every turn of a load and its records. Out: a `Schedule`: which passes ran, what each computed, and between
+In: what `recorder.py` saw of a load. Out: its `Schedule`: which passes ran, what each computed, and between
 which passes each request waited. Pure. Invariant: with the constants it was recorded with (without noise and
 cold start), a schedule gives the very times of the simulation. With others it takes the same passes to run in
 the same order; that is exact where only token counts decide who runs (a closed loop that is never idle), and
 near it where times do.
 """
 
-from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.request import RequestRecord
-from autotune.simulator.costs import DecodeLoad, PrefillLoad
 from autotune.simulator.profile import Experts, StepSeconds
-from autotune.simulator.turn import Turn
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_ROUNDING_S = 1e-9
-_NO_PREFILL, _NO_DECODE = PrefillLoad(0, 0.0), DecodeLoad(0, 0, 0)
+ROUNDING_S = 1e-9
 
 
 @dataclass(frozen=True)
@@ -150,74 +144,4 @@ class Served:
     def output_rate(self, begin_s: float, end_s: float) -> float:
         """Return output tokens per second of the passes that ended in (begin, end]."""
         inside = (self.ends_s > begin_s) & (self.ends_s <= end_s)
-        return float(self.schedule.passes.output_tokens[inside].sum()) / max(end_s - begin_s, _ROUNDING_S)
-
-
-class ScheduleRecorder:
-    """Sees the turns of one load; `schedule` puts them together with its records."""
-
-    def __init__(self, *, began_s: float, graph_limit: int, attention_groups: int = 1) -> None:
-        self._began_s = began_s
-        self._graph_limit = graph_limit
-        self._attention_groups = attention_groups
-        self._rows = array("d")
-        self._spans = array("d")
-        self._first: dict[int, int] = {}
-        self._last: dict[int, int] = {}
-
-    def __call__(self, turn: Turn) -> None:
-        """Take a turn in."""
-        if turn.chunks:
-            self._take_chunks(turn)
-            return
-        prefill, decode = turn.prefill_load or _NO_PREFILL, turn.decode_load or _NO_DECODE
-        steps, number = len(turn.token_times_s), len(self._spans) // 2
-        tokens = steps * decode.sequences + len(turn.first)
-        self._rows.extend((*prefill, *decode, steps, tokens))
-        self._spans.extend((turn.started_s - self._began_s, turn.ended_s - self._began_s))
-        for sequence in turn.first:
-            self._first.setdefault(sequence.request.index, number)
-        for sequence in turn.finished:
-            self._last[sequence.request.index] = number
-
-    def _take_chunks(self, turn: Turn) -> None:
-        """Take a run of chunks in, as if each pass had been a turn."""
-        started_s = turn.started_s - self._began_s
-        for ended_s, prefill, decode in turn.chunks:
-            sequences, steps = (0, 0) if decode is None else (decode.sequences, 1)
-            self._rows.extend((*prefill, *(decode or _NO_DECODE), steps, sequences))
-            self._spans.extend((started_s, ended_s - self._began_s))
-            started_s = ended_s - self._began_s
-
-    def schedule(
-        self, records: Sequence[RequestRecord], *, concurrency: int | None, request_s: float
-    ) -> Schedule:
-        """Return the schedule of the load whose records these are; `request_s` as it was simulated with."""
-        good = [each for each in records if each.failure is None]
-        spans = np.frombuffer(self._spans).reshape(-1, 2)
-        columns = np.frombuffer(self._rows).reshape(-1, 7).T.copy()
-        sent_s = np.array([each.sent_s or 0.0 for each in good])
-        after, offset_s = np.full(len(good), -1), sent_s
-        if concurrency is not None:
-            after = np.searchsorted(spans[:, 1], sent_s, side="right") - 1
-            offset_s = sent_s - np.where(after >= 0, spans[after, 1] if len(spans) else 0.0, 0.0)
-        return Schedule(
-            passes=Passes(self._graph_limit, self._attention_groups, *columns),
-            sent_after=after,
-            sent_offset_s=offset_s,
-            first_pass=np.array([self._first[each.index] for each in good], dtype=np.int64),
-            last_pass=np.array([self._last[each.index] for each in good], dtype=np.int64),
-            input_tokens=np.array([each.input_tokens for each in good], dtype=np.int64),
-            output_tokens=np.array([each.output_tokens for each in good], dtype=np.int64),
-            idle=_idle(spans, sent_s + request_s),
-            concurrency=concurrency,
-        )
-
-
-def _idle(spans: Floats, arrived_s: Floats) -> tuple[tuple[int, int], ...]:
-    """Return each pass that did not begin with the end of the one before, and the request it waited for."""
-    if not len(arrived_s):
-        return ()
-    before = np.concatenate(([0.0], spans[:-1, 1]))
-    waited = np.flatnonzero(spans[:, 0] > before + _ROUNDING_S)
-    return tuple((int(each), int(np.abs(arrived_s - spans[each, 0]).argmin())) for each in waited)
+        return float(self.schedule.passes.output_tokens[inside].sum()) / max(end_s - begin_s, ROUNDING_S)

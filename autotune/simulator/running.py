@@ -33,6 +33,9 @@ class RunningBatch:
     def __iter__(self) -> Iterator[Sequence]:
         return iter(self._members)
 
+    def __contains__(self, sequence: Sequence) -> bool:
+        return sequence in self._members
+
     def join(self, sequence: Sequence, now_s: float) -> None:
         """Add a sequence whose prompt is complete and whose next token came out at `now_s`."""
         step, request = self.step, sequence.request

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from autotune.request import LoadResult, OfferedLoad, Request, RequestFailureKind
 from autotune.simulator.profile import read_profile
-from autotune.simulator.replay import Schedule, ScheduleRecorder
+from autotune.simulator.recorder import ScheduleRecorder
+from autotune.simulator.replay import Schedule
 from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.turn import Turn, TurnKind
 from autotune.space import FlagValue

@@ -271,7 +271,7 @@ def _launched(profile: Profile, space: SearchSpace, slo: Slo, candidate: Candida
 
 def _loaded(profile: Profile, slo: Slo, ready: Ready, start_s: float, argv: tuple[str, ...]) -> Truth:
     scheduler = open_scheduler(profile, ready, seed=0)
-    endpoint = VirtualEndpoint(scheduler, request_s=profile.step.request_s)
+    endpoint = VirtualEndpoint(scheduler, request_s=profile.step.request_s, joins_chunks=True)
     measurements, cases = {}, []
     for point in slo.load:
         scheduler.flush_cache()
