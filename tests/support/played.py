@@ -75,7 +75,7 @@ async def play(
     *,
     output_tokens: int = 5,
     limits: Limits | None = None,
-    timeout_s: float = 0.3,
+    timeout_s: float = 10.0,
 ) -> RequestRecord:
     """Let the client ask, give it these bytes, and return its record."""
     ours, theirs = socket.socketpair()
