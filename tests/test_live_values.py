@@ -204,7 +204,7 @@ def test_there_is_no_value_for_which_the_time_does_not_suffice(tmp_path: Path) -
 def test_a_value_that_is_cut_off_leaves_nothing_but_its_time(tmp_path: Path) -> None:
     whole = run(engine(), tmp_path / "whole", HOST)[0]
     load_s = whole.durations_s["load"]
-    launcher = engine(slower_live=2.0)
+    launcher = engine(slower_live=9.0)
     deadline_s = whole.durations_s["launch"] + 2.2 * load_s
 
     (host,) = run(launcher, tmp_path, beside(2), deadline_s=deadline_s)

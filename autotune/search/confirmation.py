@@ -197,7 +197,7 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
 
 def best_of(trials: Sequence[NumberedTrial], slo: Slo) -> NumberedTrial | None:
     """Return the best in the first objective of those that do not miss a ceiling, None if all do."""
-    able = [trial for trial in trials if _may_win(trial.record)]
+    able = [trial for trial in trials if _may_win(trial.record, slo)]
     return min(able, key=lambda trial: _loss(trial.record, slo.goals[0]), default=None)
 
 
