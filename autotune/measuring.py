@@ -107,8 +107,15 @@ class Measuring:
 
     @property
     def peak_in_flight(self) -> int:
-        """The most requests that the engine had at once at any load point: no more can have run."""
-        return max((_peak_in_flight(each.records) for each in self.measurements.values()), default=0)
+        """The most requests that the engine had at once where it matters: no more can have run.
+
+        That is at the load points of the objectives, and at that of a ceiling that is missed.
+        """
+        slo, missed = self.study.slo, self.verdict.missed
+        loads = {goal.quantity.load for goal in slo.goals}
+        loads |= {ceiling.quantity.load for ceiling in slo.ceilings if ceiling.text == missed}
+        seen = (each.records for load, each in self.measurements.items() if load in loads)
+        return max(map(_peak_in_flight, seen), default=0)
 
     def _endpoint(self) -> Endpoint:
         match self.engine.address:

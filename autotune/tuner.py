@@ -346,10 +346,7 @@ class _Tuner:
             nodes=slot.nodes,
             slots=len(self.slots.usable),
         )
-        order = replace(order, then=tuple(self._live_orders(order)))
-        best = best_so_far(self.told.settled, self.study.slo)
-        if order.stops_early and self.twin is not None and best is not None:
-            order = replace(order, courses=self.twin.courses(asked.candidate, best))
+        order = self._on_course(replace(order, then=tuple(self._live_orders(order))))
         asked = replace(asked, live=tuple(each.candidate for each in order.then))
 
         def find_twin(effective: EffectiveFlags) -> tuple[int, TrialRecord] | None:
@@ -384,7 +381,14 @@ class _Tuner:
             is_worth=lambda candidate: self.told.is_worth_a_trial(candidate, running),
         )
         for index in self.ledger.order_of([expected_flags(space, each.candidate) for each in found]):
-            yield found[index]
+            yield self._on_course(found[index])
+
+    def _on_course(self, order: TrialOrder) -> TrialOrder:
+        """Return it with what the twin expects, by which a load that cannot beat the best is given up."""
+        best = best_so_far(self.told.settled, self.study.slo)
+        if not order.stops_early or self.twin is None or best is None:
+            return order
+        return replace(order, courses=self.twin.courses(order.candidate, best))
 
     def _deadline_of(self, role: Role) -> float | None:
         """Return when a launch is cut short; the search leaves the confirmation its time."""

@@ -10,7 +10,9 @@ from autotune.live_values import MOST
 from autotune.load.records_file import read_records
 from autotune.order import LiveValue, TrialOrder
 from autotune.record import Outcome, Role, TrialRecord
+from autotune.slo import Slo
 from autotune.space import Candidate
+from autotune.study import Study
 from autotune.trial import TIME_IS_UP, Judge, run_trial
 from tests.support.scripted import CRASH, Script, ScriptedLauncher
 from tests.support.trials import STUDY
@@ -36,9 +38,10 @@ def run(
     deadline_s: float | None = None,
     deserves_more: Judge = lambda _: True,
     phases: list[str] | None = None,
+    study: Study = STUDY,
 ) -> tuple[TrialRecord, ...]:
     return run_trial(
-        STUDY,
+        study,
         order,
         launcher,
         folder,
@@ -129,6 +132,20 @@ def test_after_a_value_that_does_not_mend_what_is_missed_comes_a_lower_one(tmp_p
     assert [each.candidate[LIMIT] for each in run(slow, tmp_path, beside(2, 3, 1))] == [32, 2, 1]
 
 
+def test_a_limit_that_only_a_load_beside_the_point_reaches_is_left_out(tmp_path: Path) -> None:
+    load = [{"concurrency": 4, "requests": 40}, {"concurrency": 16, "requests": 160}]
+    slo = Slo.model_validate(STUDY.slo.model_dump() | {"load": load})
+    missing = Slo.model_validate(slo.model_dump() | {"ceilings": ["ttft p95 < 1s at concurrency 16"]})
+
+    def measured(slo: Slo, folder: str, ttft_s: float = 0.5) -> list[object]:
+        study = STUDY.model_copy(update={"slo": slo})
+        records = run(engine(ttft_s=ttft_s, start_s=900.0), tmp_path / folder, beside(8, 2), study=study)
+        return [record.candidate[LIMIT] for record in records]
+
+    assert measured(slo, "met") == [32, 2]
+    assert measured(missing, "missed", ttft_s=3.0) == [32, 8, 2]
+
+
 def test_an_engine_that_can_change_nothing_is_measured_as_it_was_launched(tmp_path: Path) -> None:
     assert len(run(ScriptedLauncher(lambda *_: Script()), tmp_path, beside(2))) == 1
 
@@ -187,7 +204,7 @@ def test_there_is_no_value_for_which_the_time_does_not_suffice(tmp_path: Path) -
 def test_a_value_that_is_cut_off_leaves_nothing_but_its_time(tmp_path: Path) -> None:
     whole = run(engine(), tmp_path / "whole", HOST)[0]
     load_s = whole.durations_s["load"]
-    launcher = engine(slower_live=2.0)
+    launcher = engine(slower_live=9.0)
     deadline_s = whole.durations_s["launch"] + 2.2 * load_s
 
     (host,) = run(launcher, tmp_path, beside(2), deadline_s=deadline_s)
