@@ -119,7 +119,7 @@ def test_a_hostile_answer_is_a_typed_failure(answer: bytes, kind: RequestFailure
 @pytest.mark.parametrize("ending", Ending)
 def test_a_malformed_chunk_that_looks_like_an_event_is_found_when_it_is_looked_into(ending: Ending) -> None:
     looks_good = b"zz\r\n" + event(2, 5) + b"\r\n"
-    record = asyncio.run(play([CHUNKED, chunk(FIRST), looks_good, chunk(event(3, 5))], ending))
+    record = asyncio.run(play([CHUNKED, chunk(FIRST), looks_good, chunk(event(3, 5))], ending, timeout_s=1.0))
     assert record.failure is not None
     assert record.failure.kind is RequestFailureKind.PROTOCOL
     assert "is not the size of a chunk" in record.failure.message
