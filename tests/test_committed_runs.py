@@ -8,10 +8,19 @@ from autotune.failure import FailureKind
 from autotune.record import Outcome
 from autotune.search.ledger import read_history
 
+_MEASURED = {
+    "tpot": 11,
+    "chat": 5,
+    "edge": 2,
+    "peers": 3,
+    "peers-random": 3,
+    "peers-grid": 4,
+    "peers-contest": 6,
+}
 _RUNS = Path(__file__).parents[1] / "runs"
 
 
-@pytest.mark.parametrize(("name", "measured"), [("tpot", 11), ("chat", 5), ("edge", 2)])
+@pytest.mark.parametrize(("name", "measured"), _MEASURED.items())
 def test_the_h100s_studies_are_measured_ones_and_can_be_read(name: str, measured: int) -> None:
     records = [trial.record for trial in read_history(_RUNS / f"h100-llama-8b-{name}").trials]
     assert sum(record.outcome is Outcome.MEASURED for record in records) == measured

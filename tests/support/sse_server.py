@@ -146,6 +146,11 @@ class SseServer:
         return fault is not Fault.CLOSE
 
 
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 @contextmanager
 def serving(script: Script | None = None) -> Iterator[SseServer]:
     """Run a server in a thread until the context ends."""
@@ -159,16 +164,18 @@ def serving(script: Script | None = None) -> Iterator[SseServer]:
         server.url = f"http://{host}:{port}"
         ready.set()
         await stop.wait()
+        # A connection that is accepted while its server closes is lost with its socket open (CPython 3.11,
+        # asyncio's Server._attach): first nothing more is accepted, then what was becomes a connection.
+        loop.remove_reader(listener.sockets[0])
+        await _turns(10)
         listener.close()
-        while open_now := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.sleep(0)  # one that was accepted just now has to begin before it can be cancelled
-            for handler in open_now:
-                handler.cancel()
-            await asyncio.gather(*open_now, return_exceptions=True)
+        handlers = asyncio.all_tasks() - {asyncio.current_task()}
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
         for transport in server.transports:  # what is not sent by now would keep the socket open
             transport.abort()
-        for _ in range(3):  # a transport closes its socket in a later turn of the loop
-            await asyncio.sleep(0)
+        await _turns(3)  # a transport closes its socket in a later turn of the loop
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
