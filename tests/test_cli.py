@@ -254,7 +254,10 @@ def test_a_schema_is_json(
     [
         (["schema", "studies"], "there are space, slo"),
         (["tune", *INPUTS, "--launcher", "dockr"], "there are docker, process, simulated"),
-        (["tune", *INPUTS, "--launcher", "simulated", "--sampler", "grid"], "there are tpe, gp, random"),
+        (
+            ["tune", *INPUTS, "--launcher", "simulated", "--sampler", "grid"],
+            "tpe, gp, random, botorch",
+        ),
         (["tune", *INPUTS, "--launcher", "simulated", "--precision", "2"], "write a share such as 2%"),
         (["tune", *INPUTS, "--launcher", "simulated", "--until", "7 am"], "a time of day such as 07:00"),
         (["tune", *INPUTS, "--launcher", "simulated", "--study", "a/b"], "a name has letters"),

@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 import autotune.search
 from autotune.errors import parse_choice
 from autotune.record import Outcome, TrialRecord
+from autotune.search.botorch import botorch_sampler
 from autotune.space import (
     Candidate,
     Choices,
@@ -56,6 +57,7 @@ class SamplerKind(StrEnum):
     TPE = "tpe"
     GP = "gp"
     RANDOM = "random"
+    BOTORCH = "botorch"
 
 
 def parse_sampler(name: str) -> SamplerKind:
@@ -204,6 +206,8 @@ def _crash_aware(
 def _plain(kind: SamplerKind, seed: int, *, is_parallel: bool) -> BaseSampler:
     if kind is SamplerKind.RANDOM:
         return RandomSampler(seed=seed)
+    if kind is SamplerKind.BOTORCH:
+        return botorch_sampler(seed)
     # The trial that is drawn for is not in the storage yet: those that run are others.
     return TPESampler(seed=seed, n_startup_trials=8, constant_liar=is_parallel)
 
