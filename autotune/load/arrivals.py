@@ -7,6 +7,7 @@ carried through the inverse of the expected count of arrivals by then, which is 
 chain of lines for steps. Gaps are scaled so that the last request is due exactly where it is expected.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from pydantic import Field, PositiveFloat, model_validator
 from autotune.document import Frozen
 from autotune.errors import ConfigError, Problem
 from autotune.load.trace import read_trace, trace_rate_rps
+
+_ROUNDING = 1e-12
+"""50 requests/s in 1.1 s are 55.00000000000001, and 55."""
 
 
 class LoadPoint(Frozen):
@@ -87,6 +91,10 @@ class LoadPoint(Frozen):
     def mean_rate_rps(self) -> float:
         """Requests per second over the whole of an open loop, 0 for a closed one."""
         return float(np.mean(self.steps)) if self.steps else self.rate or 0.0
+
+    def due_within(self, duration_s: float) -> int:
+        """Return how many requests an open loop sends in less than that time, but for rounding."""
+        return math.ceil(duration_s * self.mean_rate_rps * (1 - _ROUNDING))
 
     @property
     def warm_up_requests(self) -> int:

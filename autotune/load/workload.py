@@ -80,7 +80,7 @@ def warm_up(workload: Workload, point: LoadPoint, *, salt: int) -> OfferedLoad:
 
 def _open_loop(maker: Maker, workload: Workload, point: LoadPoint, stream: int) -> OfferedLoad:
     limit_s = point.duration_s
-    count = point.requests if limit_s is None else math.ceil(limit_s * point.mean_rate_rps)
+    count = point.requests if limit_s is None else point.due_within(limit_s)
     requests = [maker.make(index) for index in range(count or 1)]
     heads = [place for place, request in enumerate(requests) if request.after is None]
     arrivals = generator_for(workload.seed, Draw.ARRIVALS, stream)

@@ -123,7 +123,7 @@ def _is_of_next_look(
         return len(look) == point.requests
     last_s = point.duration_s or 0.0
     if point.rate is not None:
-        last_s = (math.ceil(last_s * point.mean_rate_rps) - 1) / point.mean_rate_rps
+        last_s = (point.due_within(last_s) - 1) / point.mean_rate_rps
     return bool(look) and record.scheduled_s - begin_s > last_s + _ROUNDING_S
 
 

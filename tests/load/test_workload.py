@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -160,6 +160,7 @@ def test_a_closed_loop_of_a_duration_is_lazy_and_lasts() -> None:
         load.requests[600_000]
 
 
+@example(rate=50.0, duration_s=1.1, salt=0)
 @given(st.floats(0.5, 50), st.floats(0.1, 10), salts)
 def test_an_open_loop_of_a_duration_keeps_its_due_times_within_it(
     rate: float, duration_s: float, salt: int
