@@ -61,11 +61,10 @@ def _write(path: Path) -> None:
     with tarfile.open(part, "w") as tar:
         for source, target in _files():
             tar.add(source, target, recursive=False)
-        for tool in _TOOLS:
-            _link(tar, f"bin/{tool}", "busybox")
-        interpreter = Path(sys.executable).resolve()
-        _link(tar, "bin/python3", str(interpreter))
-        _link(tar, "usr/bin", "../bin")
+        for place in ("bin", "usr/bin"):  # the interpreter may lie in either
+            for tool in _TOOLS:
+                _link(tar, f"{place}/{tool}", "/bin/busybox")
+            _link(tar, f"{place}/python3", str(Path(sys.executable).resolve()))
         script = path.with_name("nvidia-smi")
         script.write_text(_NVIDIA_SMI)
         script.chmod(0o755)
@@ -92,7 +91,7 @@ def _link(tar: tarfile.TarFile, name: str, target: str) -> None:
 
 def _files() -> Iterator[tuple[Path, str]]:
     interpreter, library = Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib"))
-    site = library / "site-packages"
+    site = _site_of(interpreter)
     yield interpreter, str(interpreter)
     yield Path("/bin/busybox"), "bin/busybox"
     modules = [*_below(library), *_packages()]
@@ -104,6 +103,12 @@ def _files() -> Iterator[tuple[Path, str]]:
     yield _ROOT / "tests/support/fake_engine.py", "app/fake_engine.py"
     for path in sorted(_libraries([interpreter, *shared])):
         yield path.resolve(), str(path)
+
+
+def _site_of(interpreter: Path) -> Path:
+    """Return where an interpreter looks for packages; Debian's has a place of its own."""
+    asked = [str(interpreter), "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    return Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
 
 
 def _below(folder: Path) -> Iterator[Path]:
