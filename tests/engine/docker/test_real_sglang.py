@@ -102,7 +102,7 @@ def test_two_hosts_run_one_real_engine_per_trial_and_are_clean_in_the_end(
 
 
 def assert_launched_with_one_failure(history: StudyHistory) -> None:
-    launched = [trial.record for trial in history.trials if trial.record.durations_s]
+    launched = [trial.record for trial in history.trials if trial.record.is_launch]
     measured = [record for record in launched if record.outcome is Outcome.MEASURED]
     (failure,) = [record.failure for record in launched if record.failure is not None]
 

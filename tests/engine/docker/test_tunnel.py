@@ -113,7 +113,8 @@ def test_a_link_that_ends_is_made_again(place: Path) -> None:
     ssh = write_ssh(place, ends_once + "    os.unlink(local); open(local + '.ended', 'w').close()\n")
     uses = ssh.with_name("ssh.uses")
     with Tunnel("node0", "ssh://node0") as tunnel:  # looking whether it is open ends the first one
-        assert until(lambda: len(uses.read_text().splitlines()) == 2)
+        # ssh listens before it writes that down
+        assert until(lambda: uses.exists() and len(uses.read_text().splitlines()) == 2)
         assert until(lambda: answers(tunnel.address))
 
 
