@@ -27,7 +27,7 @@ from autotune.simulator.startup import Ready, plan_start
 from autotune.simulator.virtual import VirtualEndpoint
 from autotune.slo import Course, EarlyJudge, Slo, Stop
 from autotune.space import Candidate, SearchSpace
-from tests.benchmarks.search.simulated import SCENARIOS, Scenario, distorted
+from tests.benchmarks.search.simulated import SCENARIOS, Scenario, distorted, space_of
 
 ORDERS = 20
 WAVES = 6
@@ -82,16 +82,7 @@ def _loads(scenario: Scenario, slo: Slo, count: int) -> Iterator[Loaded]:
     noise = {"noise_ratio": believed.step.noise_ratio, "launch_noise_ratio": believed.step.launch_noise_ratio}
     actual = distorted(believed, scenario)
     actual = actual.model_copy(update={"step": actual.step.model_copy(update=noise)})
-    space = SearchSpace.model_validate(
-        {
-            "version": "0.5.23",
-            "model": believed.model,
-            "launcher": "process",
-            "profile": scenario.profile,
-            "flags": dict(scenario.flags),
-            "tune": dict(scenario.tune),
-        }
-    )
+    space = space_of(scenario)
     twin, study = Twin(believed, space, slo), optuna.create_study()
     sampler = make_sampler(SamplerKind.RANDOM, space, seed=0)
     for seed in range(count):

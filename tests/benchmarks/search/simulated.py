@@ -195,19 +195,24 @@ SCENARIOS = (
 )
 
 
-def problem_of(scenario: Scenario) -> Problem:
-    """Return the scenario as a problem; its twin believes in the undistorted profile."""
-    believed = read_profile(scenario.profile)
-    space = SearchSpace.model_validate(
+def space_of(scenario: Scenario) -> SearchSpace:
+    """Return the scenario's search space."""
+    return SearchSpace.model_validate(
         {
             "version": "0.5.23",
-            "model": believed.model,
+            "model": read_profile(scenario.profile).model,
             "launcher": "process",
             "profile": scenario.profile,
             "flags": dict(scenario.flags),
             "tune": dict(scenario.tune),
         }
     )
+
+
+def problem_of(scenario: Scenario) -> Problem:
+    """Return the scenario as a problem; its twin believes in the undistorted profile."""
+    believed = read_profile(scenario.profile)
+    space = space_of(scenario)
     slo, actual = Slo.model_validate(scenario.slo), distorted(believed, scenario)
 
     @cache
