@@ -188,7 +188,7 @@ class _Tuner:
             return self._ask_for(wanted, Role.SEARCH)
         proposal = self.ledger.propose()
         self.expected_gain = too_little(proposal.gain, self.budget, self.finished)
-        return self.ledger.ask(proposal.candidate) if self.expected_gain is None else None
+        return self.ledger.ask(proposal) if self.expected_gain is None else None
 
     def _wanted(self) -> Candidate | None:
         """Return the next candidate that the file wants tried, None if each was begun."""
@@ -244,7 +244,9 @@ class _Tuner:
         return self.ledger.ask_for(candidate, Role.CONFIRMATION, candidate.to_dict(), chosen.number)
 
     def _contest(self) -> Contest:
-        return contest_of(self.told.settled, self.study.slo, count=self.budget.finalists)
+        return contest_of(
+            self.told.settled, self.study.slo, count=self.budget.finalists, ranking=self.ledger.worth_of
+        )
 
     # ---- running
 
@@ -305,7 +307,7 @@ class _Tuner:
 
     def _take_told(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Take in a trial that was told just now."""
-        self._take_in((*self.finished, NumberedTrial(asked.number, record, asked.again)))
+        self._take_in((*self.finished, asked.ended(record)))
         self.observe(TrialEnded(asked, record, self._left_s()))
 
     def _put_in_quarantine(self, slot: Slot, error: InfrastructureError) -> None:
@@ -363,7 +365,7 @@ class _Tuner:
             deadline_s=self._deadline_of(asked.role),
             is_called_off=self.slots.is_called_off,
             deserves_more=lambda record: deserves_more(
-                self.told.settled, NumberedTrial(asked.number, record), self.study.slo
+                self.told.settled, asked.ended(record), self.study.slo
             ),
         )
         self.slots.begin(slot, asked, run)

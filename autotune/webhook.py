@@ -81,7 +81,7 @@ class Webhook(AbstractContextManager["Webhook"]):
             self._has_begun = True
             observe(event)
             if isinstance(event, TrialEnded):
-                trial = NumberedTrial(event.trial.number, event.record, event.trial.again)
+                trial = event.trial.ended(event.record)
                 if self._take_in(trial):
                     self._send("first_feasible", self._feasible_text(trial), trial=trial.number)
 

@@ -35,7 +35,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     save_study(STUDY, folder)
     ledger = Ledger(STUDY, folder)
     ledger.tell(ledger.ask_for(Candidate.of({}), Role.BASELINE, {}), measured(90.0, role=Role.BASELINE))
-    ledger.tell(ledger.ask(ledger.propose().candidate), failed())
+    ledger.tell(ledger.ask(ledger.propose()), failed())
     (folder / LOG).parent.mkdir(parents=True)
     (folder / LOG).write_text("ValueError: no memory\n")
     yield ledger
@@ -90,7 +90,7 @@ def test_a_trial_that_ends_meanwhile_gets_its_note_and_the_others_keep_theirs(
 ) -> None:
     before = browser.notes()
 
-    ledger.tell(ledger.ask(ledger.propose().candidate), measured(120.0))
+    ledger.tell(ledger.ask(ledger.propose()), measured(120.0))
     browser.site._optuna = browser.study.application()  # the other one remembers trials for some seconds
 
     notes = browser.notes()

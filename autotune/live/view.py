@@ -97,7 +97,7 @@ class StudyView:
                 case PhaseBegan(trial=asked, phase=phase):
                     self._begin(asked, phase)
                 case TrialEnded(trial=asked, record=record, left_s=left_s):
-                    self._end(NumberedTrial(asked.number, record, asked.again), left_s)
+                    self._end(asked.ended(record), left_s)
                 case SearchEnded(end=end, expected_gain=expected_gain):
                     self._hold(replace(self._standing.history, search_end=end, expected_gain=expected_gain))
                     self.say(" ".join(search_end_lines(self._standing.history)))

@@ -157,7 +157,8 @@ def conclude(
         error_rate=error_rate,
         is_simulated=any(record.is_simulated for record in contest.fresh),
     )
-    if not all(each.launches >= FRESH_LAUNCHES for each in standings.everyone):
+    standing = {each.number for each in contest.standing}
+    if not all(each.launches >= FRESH_LAUNCHES for each in standings.everyone if each.trial in standing):
         return answer
     decide = _decide_one if len(slo.goals) == 1 else _decide_several
     return answer.model_copy(update=decide(standings))

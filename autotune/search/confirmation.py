@@ -3,12 +3,12 @@
 In: the trials of a study. Out: the `Contest`, which knows the next launch. Pure. Invariants: every round
 launches every contender once, and all of them on the same slot, so that a slow node slows everybody;
 contenders are compared by launches of one time, so that a later call that finds another finalist confirms
-all of them anew.
+all of them anew; who missed a ceiling on a fresh launch, or failed, is launched no more.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,6 +19,8 @@ from autotune.slo import Decision, Objective, Slo, pool
 
 Place: TypeAlias = tuple[str, ...]
 """The nodes of a slot; none where a study has but one."""
+Ranking: TypeAlias = Callable[[Sequence["NumberedTrial"]], Sequence[float] | None]
+"""What a fresh launch of each trial's candidate is worth, the more the better; None if nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,26 @@ class Turn:
 
 @dataclass(frozen=True)
 class NumberedTrial:
-    """A finished trial and its number in the storage; `again`: the trial whose candidate it runs again."""
+    """A finished trial and its number in the storage; `again`: the trial whose candidate it runs again.
+
+    `promised`: what its launch was expected to gain when it was asked for (`sampler.Proposal`), None if
+    nobody knew.
+    """
 
     number: int
     record: TrialRecord
     again: int | None = None
+    promised: float | None = None
 
 
 @dataclass(frozen=True)
 class Contest:
     """What competes for production, and the fresh launches of it so far.
 
-    `baseline`: None if it could not be measured. `candidates`: everything that was measured before the
-    confirmation, the baseline included. `fresh`: confirmations of the contenders since the newest of them
-    was measured, whatever came of them, and earlier ones that speak against a finalist.
+    `baseline`: None if it could not be measured. `finalists`: those that were refuted, too. `candidates`:
+    everything that was measured before the confirmation, the baseline included. `fresh`: confirmations of the
+    contenders since the newest of them was measured, whatever came of them, and earlier ones that speak
+    against a finalist.
     """
 
     baseline: NumberedTrial | None
@@ -60,6 +68,16 @@ class Contest:
     def contenders(self) -> tuple[NumberedTrial, ...]:
         """The baseline, if there is one, and the finalists."""
         return (*([self.baseline] if self.baseline else []), *self.finalists)
+
+    @property
+    def refuted(self) -> frozenset[int]:
+        """The finalists that cannot win any more, whatever further launches would say."""
+        return frozenset(each.number for each in self.finalists) & _refuted_by(self.fresh)
+
+    @property
+    def standing(self) -> tuple[NumberedTrial, ...]:
+        """The contenders that are launched on: the baseline whatever it does, to compare with."""
+        return tuple(each for each in self.contenders if each.number not in self.refuted)
 
     @property
     def compared(self) -> tuple[TrialRecord, ...]:
@@ -84,7 +102,7 @@ class Contest:
         if not self.finalists:
             rounds = int(self.baseline is not None and not _misses(self.baseline.record))
         number = next_confirmation(
-            [each.number for each in self.contenders],
+            [each.number for each in self.standing],
             self._launched_on(turn.here),
             rounds=rounds - self._rounds_elsewhere(turn),
             begins_backwards=turn.usable.index(turn.here) % 2 == 1,
@@ -105,18 +123,57 @@ class Contest:
 
     def _rounds_on(self, place: Place) -> int:
         counts = Counter(self._launched_on(place))
-        return min((counts[each.number] for each in self.contenders), default=0)
+        return min((counts[each.number] for each in self.standing), default=0)
 
     def _has_begun_on(self, place: Place) -> bool:
         """Whether a round is begun there and not complete."""
         counts = Counter(self._launched_on(place))
-        return any(counts[each.number] > self._rounds_on(place) for each in self.contenders)
+        return any(counts[each.number] > self._rounds_on(place) for each in self.standing)
 
 
-def contest_of(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> Contest:
-    """Return the contest among settled trials, with at most `count` finalists."""
+def contest_of(
+    trials: Sequence[NumberedTrial], slo: Slo, *, count: int, ranking: Ranking | None = None
+) -> Contest:
+    """Return the contest among settled trials, with at most `count` finalists.
+
+    Who was launched afresh since the search's last launch stays; who was refuted before is not asked again.
+    Once all are refuted the next best joins them, and so on, at most `count` more. `ranking`: by what an only
+    objective's candidates are nominated, instead of by the values that they were seen to have.
+    """
     baseline = next((trial for trial in _candidates(trials) if trial.record.role is Role.BASELINE), None)
-    return _contest(trials, baseline, finalists(trials, slo, count=count))
+    begun, refuted = _begun(trials), _refuted_by([trial.record for trial in trials])
+    places = count - len(begun)
+    if places <= 0:
+        is_over = len(begun) >= 2 * count or not refuted.issuperset(each.number for each in begun)
+        places = 0 if is_over else 1
+    left = [trial for trial in trials if trial.number not in refuted and trial not in begun]
+    best = (*begun, *(_nominated(left, begun, slo, places, ranking) if places else ()))
+    return _contest(trials, baseline, best or finalists(trials, slo, count=count))
+
+
+def _begun(trials: Sequence[NumberedTrial]) -> tuple[NumberedTrial, ...]:
+    """Return the trials of the search that were launched afresh since its last, in order of that."""
+    searched = {trial.number: trial for trial in trials if trial.record.role is Role.SEARCH}
+    newest = max(searched, default=0)
+    confirmed = [trial.record.confirms for trial in trials if trial.number > newest]
+    return tuple(searched[number] for number in dict.fromkeys(confirmed) if number in searched)
+
+
+def _nominated(
+    trials: Sequence[NumberedTrial],
+    begun: Sequence[NumberedTrial],
+    slo: Slo,
+    places: int,
+    ranking: Ranking | None,
+) -> tuple[NumberedTrial, ...]:
+    """Return who takes the places that are left beside those that were begun."""
+    if len(slo.goals) > 1:
+        return finalists(trials, slo, count=places)
+    able = _able(trials, slo)
+    worth = ranking(able) if ranking and able else None
+    if worth is not None:
+        able = [able[index] for index in np.argsort(-np.asarray(worth), kind="stable")]
+    return _with_surest(able, places, begun)
 
 
 def contest_under(trials: Sequence[NumberedTrial], settled: Sequence[NumberedTrial], slo: Slo) -> Contest:
@@ -181,18 +238,32 @@ def finalists(trials: Sequence[NumberedTrial], slo: Slo, *, count: int) -> tuple
     all if any does: a doubtful one may miss on its fresh launches. With several: the ends of the Pareto front
     first, then what lies between them.
     """
+    able = _able(trials, slo)
+    if len(slo.goals) == 1:
+        return _with_surest(able, count)
+    front = [trial for trial in able if not any(_dominates(other, trial, slo) for other in able)]
+    picks = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
+    return tuple(front[pick] for pick in picks)
+
+
+def _able(trials: Sequence[NumberedTrial], slo: Slo) -> list[NumberedTrial]:
+    """Return the trials of the search that may win, one a candidate, the best values first."""
     seen: dict[str, NumberedTrial] = {}
     for trial in trials:
         if trial.record.role is Role.SEARCH and _may_win(trial.record, slo) and trial.record.same_as is None:
             seen.setdefault(trial.record.to_candidate().fingerprint, trial)
-    ranked = sorted(seen.values(), key=lambda trial: _loss(trial.record, slo.goals[0]))
-    if len(slo.goals) == 1:
-        surest = next((trial for trial in ranked if _meets(trial.record)), None)
-        best = ranked[:count]
-        return tuple(best if surest is None or surest in best else [*best[:-1], surest])
-    front = [trial for trial in ranked if not any(_dominates(other, trial, slo) for other in ranked)]
-    picks = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
-    return tuple(front[pick] for pick in picks)
+    return sorted(seen.values(), key=lambda trial: _loss(trial.record, slo.goals[0]))
+
+
+def _with_surest(
+    ranked: Sequence[NumberedTrial], count: int, beside: Sequence[NumberedTrial] = ()
+) -> tuple[NumberedTrial, ...]:
+    """Return the first so many; if neither they nor those beside surely meet the SLO, the last gives way."""
+    best = tuple(ranked[:count])
+    surest = next((trial for trial in ranked if _meets(trial.record)), None)
+    if surest is None or any(_meets(each.record) for each in (*best, *beside)):
+        return best
+    return (*best[:-1], surest)
 
 
 def best_of(trials: Sequence[NumberedTrial], slo: Slo) -> NumberedTrial | None:
@@ -235,6 +306,13 @@ def _may_win(record: TrialRecord, slo: Slo) -> bool:
 def _is_whole(record: TrialRecord, slo: Slo) -> bool:
     """Whether its values are those of loads that were not stopped."""
     return not {point.load for point in record.stops} & {goal.quantity.load for goal in slo.goals}
+
+
+def _refuted_by(records: Sequence[TrialRecord]) -> frozenset[int]:
+    """Return the trials whose candidates fresh launches speak against."""
+    return frozenset(
+        record.confirms for record in records if record.confirms is not None and _is_refutation(record)
+    )
 
 
 def _is_refutation(record: TrialRecord) -> bool:

@@ -81,8 +81,9 @@ class StudyHistory:
 class AskedTrial:
     """A trial that the storage knows as running; `confirms`: the trial whose candidate is launched again.
 
-    `again`: the trial that was cut off or spoilt, and whose place this one takes. `live`: the candidates that
-    may be measured on its engine as well, which the storage does not know before they were.
+    `again`: the trial that was cut off or spoilt, and whose place this one takes. `promised`: as in
+    `NumberedTrial`. `live`: the candidates that may be measured on its engine as well, which the storage does
+    not know before they were.
     """
 
     number: int
@@ -90,7 +91,12 @@ class AskedTrial:
     candidate: Candidate
     confirms: int | None = None
     again: int | None = None
+    promised: float | None = None
     live: tuple[Candidate, ...] = ()
+
+    def ended(self, record: TrialRecord) -> NumberedTrial:
+        """Return the trial with its record."""
+        return NumberedTrial(self.number, record, self.again, self.promised)
 
 
 class Ledger:
@@ -152,9 +158,16 @@ class Ledger:
         places = [coordinates(self.study.space, known) for known in knowns]
         return self._sampler.order_of(self._optuna, places)
 
-    def ask(self, candidate: Candidate) -> AskedTrial:
-        """Return a trial of the search."""
-        return self._begin({"asked": _asking(candidate, Role.SEARCH, candidate.to_dict())})
+    def worth_of(self, trials: Sequence[NumberedTrial]) -> list[float] | None:
+        """Return what the sampler believes a fresh launch of each candidate to be worth, if it can."""
+        where = {trial.number: trial.params for trial in self._stored()}
+        return self._sampler.worth_of(self._optuna, [where[trial.number] for trial in trials])
+
+    def ask(self, proposal: Proposal) -> AskedTrial:
+        """Return a trial of the search; what its launch promised is kept."""
+        where = proposal.candidate.to_dict()
+        asking = _asking(proposal.candidate, Role.SEARCH, where)
+        return self._begin({"asked": asking, "promised": proposal.gain})
 
     def ask_for(
         self,
@@ -183,9 +196,10 @@ class Ledger:
         return asked
 
     def ask_again(self, number: int) -> AskedTrial:
-        """Return a trial with the candidate and the role of an earlier one."""
+        """Return a trial with the candidate and the role of an earlier one, and what that promised."""
         (earlier,) = (trial for trial in self._stored() if trial.number == number)
-        return self._begin({"asked": earlier.user_attrs["asked"], "again": number})
+        kept = {name: earlier.user_attrs.get(name) for name in ("asked", "promised")}
+        return self._begin({**kept, "again": number})
 
     def tell(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Write the record, then give Optuna its result."""
@@ -252,7 +266,7 @@ class Ledger:
         if trial.number not in self._parsed:
             with parsing(self.folder, f"the record of trial {trial.number}"):
                 record = TrialRecord.model_validate_json(trial.user_attrs["record"])
-            self._parsed[trial.number] = NumberedTrial(trial.number, record, trial.user_attrs.get("again"))
+            self._parsed[trial.number] = _asked(trial.number, trial.user_attrs).ended(record)
         return self._parsed[trial.number]
 
     def _set_attribute(self, asked: AskedTrial, name: str, value: Any) -> None:
@@ -325,6 +339,7 @@ def _asked(number: int, attributes: Mapping[str, Any]) -> AskedTrial:
         candidate=Candidate.of(asking["candidate"]),
         confirms=asking["confirms"],
         again=attributes.get("again"),
+        promised=attributes.get("promised"),
     )
 
 

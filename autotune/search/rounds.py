@@ -64,7 +64,7 @@ def gain_error_rate(contest: Contest, budget: Budget) -> float:
 
 def _launches(contest: Contest) -> list[int]:
     launched = [record.confirms for record in contest.fresh]
-    return [launched.count(each.number) for each in contest.contenders]
+    return [launched.count(each.number) for each in contest.standing]
 
 
 def _is_imprecise(answer: Answer, precision: float) -> bool:

@@ -147,6 +147,17 @@ class SpaceSampler:
             running = create_trial(state=TrialState.RUNNING)
             return self._judge.order_of(study, running, self._relative, places)
 
+    def worth_of(self, study: Study, places: Sequence[Mapping[str, FlagValue]]) -> list[float] | None:
+        """Return what a launch of each candidate is believed to be worth, None if nobody can tell.
+
+        Logarithms up to a constant (`CrashAwareSampler.worth_of`); given by where they lie.
+        """
+        if self._judge is None:
+            return None
+        with threadpool_limits(limits=1, user_api="blas"):
+            running = create_trial(state=TrialState.RUNNING)
+            return self._judge.worth_of(study, running, self._distributions, places)
+
     def draw(self, study: Study) -> Candidate:
         """Return the study's next candidate."""
         candidate = Candidate.of({})

@@ -14,6 +14,8 @@ from autotune.record import Outcome, Role
 from autotune.search.budget import Budget
 from autotune.search.confirmation import NumberedTrial
 
+PATIENCE = 3
+"""So many launches in a row must promise too little: a model's doubt is seen from another side each time."""
 FEWEST_MEASURED = 10
 """A model of fewer values is not trusted to end a search; crashes have none. CherryPick asks for six."""
 
@@ -21,12 +23,16 @@ FEWEST_MEASURED = 10
 def too_little(gain: float | None, budget: Budget, trials: Sequence[NumberedTrial]) -> float | None:
     """Return the expected gain of a further launch if it is less than the budget's `least_gain`, else None.
 
-    `gain`: a share of the best feasible value, weighed by the chance that the candidate is feasible; None if
-    it is not known (`sampler.Proposal`).
+    The last launches of the search must have promised as little, `PATIENCE` with this one. `gain`: a share of
+    the best feasible value, weighed by the chance that the candidate is feasible; None if it is not known
+    (`sampler.Proposal`).
     """
     if gain is None or budget.least_gain is None or _measured(trials) < FEWEST_MEASURED:
         return None
-    return gain if gain < budget.least_gain else None
+    searched = [each for each in trials if each.record.role is Role.SEARCH and each.record.is_launch]
+    promised = (gain, *(each.promised for each in searched[1 - PATIENCE :]))
+    little = [each for each in promised if each is not None and each < budget.least_gain]
+    return gain if len(little) == PATIENCE else None
 
 
 def _measured(trials: Sequence[NumberedTrial]) -> int:

@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autotune.search.stopping import FEWEST_MEASURED
+from autotune.search.stopping import FEWEST_MEASURED, PATIENCE
 from tests.benchmarks.search import synthetic
 from tests.benchmarks.search.methods import Method, methods
 from tests.benchmarks.search.problem import Launch, Problem
-from tests.benchmarks.search.study import Stop, Study, run
+from tests.benchmarks.search.study import Study, judge, make
 from tests.benchmarks.search.table import header, reached, row
 
 STUDY = Study(
@@ -17,7 +17,9 @@ STUDY = Study(
     minutes_5=10.0,
     minutes_2=20.0,
     exported=(0.97, 0.99),
-    stopped=Stop(12, 0.98, 0),
+    last=0.98,
+    launches=12,
+    fresh=8,
     crashes=1,
     misses=False,
     is_worse=False,
@@ -34,11 +36,12 @@ def problem() -> Problem:
 def test_every_seed_of_a_method_is_a_study_of_its_own_and_can_be_repeated(problem: Problem) -> None:
     gp = methods()["gp"]
 
-    one, again, other = (run(problem, gp, seed, 12, (6, 12)) for seed in (3, 3, 4))
+    made = [make(problem, gp, seed, 12, ends=False) for seed in (3, 3, 4)]
+    one, again, _ = (judge(problem, each, 3, (6, 12)) for each in made)
 
     assert replace(one, ask_s=0.0) == replace(again, ask_s=0.0)
-    assert one.exported != other.exported
-    assert len(row("gp", [one, other])) == len(header((6, 12)))
+    assert made[0].launches == made[1].launches != made[2].launches
+    assert len(row("gp", [one, again])) == len(header((6, 12)))
 
 
 def _method(*gains: float | None) -> Method:
@@ -52,19 +55,16 @@ def _method(*gains: float | None) -> Method:
     return launches
 
 
-def test_a_study_stops_at_the_first_launch_that_promises_too_little_after_enough_of_them(
-    problem: Problem,
-) -> None:
-    early = [None, 0.001, *[0.5] * (FEWEST_MEASURED - 1), 0.005, 0.5]
-    stopped, short, silent = (
-        run(problem, _method(*gains), 0, 40, (40,)).stopped for gains in (early, early[:5], [None, None])
+def test_a_study_ends_once_enough_launches_in_a_row_promise_too_little(problem: Problem) -> None:
+    dull = [0.005] * PATIENCE
+    early = [None, *dull, *[0.5] * (FEWEST_MEASURED - 1), 0.005, 0.5, *dull, 0.5]
+    until_the_end, cut_short, silent = (
+        make(problem, _method(*gains), 0, 40) for gains in (early, early[:5], [None] * 20)
     )
 
-    assert stopped is not None
-    assert stopped.launches == FEWEST_MEASURED + 1
-    assert short is not None
-    assert short.launches == 5
-    assert silent is None
+    assert len(until_the_end.launches) == len(early) - 2
+    assert len(cut_short.launches) == 5
+    assert len(silent.launches) == 20
 
 
 def test_what_was_to_be_reached_is_said_with_what_was() -> None:
@@ -80,6 +80,9 @@ def test_what_was_to_be_reached_is_said_with_what_was() -> None:
     assert "less than the plain GP, worst stop: 0.485, at most 0.1: NOT reached" in lines
 
 
-def test_a_method_that_does_not_know_what_is_left_has_no_stop() -> None:
-    assert row("random", [replace(STUDY, stopped=None)]).count(" -") == 2
-    assert "12     2.0%/2.0%" in row("gp", [STUDY])
+def test_a_row_says_what_the_last_export_lacks_and_how_many_exported_nothing() -> None:
+    nothing, missing = replace(STUDY, last=0.0), replace(STUDY, last=0.0, misses=True)
+
+    assert row("gp", [STUDY]).split()[-8:] == ["12", "8", "2.0%/2.0%", "0%", "1", "0.0%", "0%", "0.10"]
+    assert row("gp", [nothing]).split()[-6:-2] == ["100.0%/100.0%", "100%", "1", "0.0%"]
+    assert row("gp", [missing]).split()[-6:-2] == ["100.0%/100.0%", "0%", "1", "100.0%"]

@@ -67,7 +67,7 @@ def test_new_trials_are_printed_until_the_study_has_ended(
     console, output = _console()
     _meanwhile(
         monkeypatch,
-        lambda: ledger.tell(ledger.ask(ledger.propose().candidate), measured(120.0)),
+        lambda: ledger.tell(ledger.ask(ledger.propose()), measured(120.0)),
         lambda: None,
         lambda: write_status(tmp_path, STATUS.model_copy(update={"has_ended": True})),
     )

@@ -82,6 +82,16 @@ def test_a_finalist_that_misses_a_ceiling_when_launched_again_does_not_win() -> 
     assert answer.finalists[0].decision is Decision.MISSED
 
 
+def test_a_refuted_finalist_needs_no_second_launch_for_an_answer() -> None:
+    launches = [*fresh(0, 100.0, 100.5), *fresh(1, 120.0, ttft_s=3.0), *fresh(2, 121.0, 121.5)]
+
+    both_known = concluded(BASELINE, rivals(2), launches)
+    one_known = concluded(BASELINE, rivals(2), launches[:-1])
+
+    assert (both_known.kind, both_known.winner) == (AnswerKind.IMPROVED, 2)
+    assert one_known.kind is AnswerKind.NOT_CONFIRMED
+
+
 def test_a_finalist_that_fails_to_launch_again_does_not_win() -> None:
     launches = [*fresh(0, 100.0, 100.5), *fresh(1, 120.0), failed(role=Role.CONFIRMATION, confirms=1)]
 

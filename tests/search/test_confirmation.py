@@ -116,12 +116,94 @@ def test_more_search_that_finds_no_new_finalist_costs_no_new_confirmation() -> N
     assert len(contest_of(trials, STUDY.slo, count=1).fresh) == 2
 
 
-def test_a_fresh_launch_that_failed_or_missed_speaks_against_a_finalist_for_ever() -> None:
+def test_who_failed_or_missed_on_a_fresh_launch_is_never_a_finalist_again_while_there_are_others() -> None:
     crash = failed().model_copy(update={"role": Role.CONFIRMATION, "confirms": 1})
-    slow = measured(120.0, ttft_s=3.0, role=Role.CONFIRMATION, confirms=2)
-    old = (measured(100.0, role=Role.BASELINE), measured(120.0), measured(119.0), crash, slow, _confirmed(1))
+    old = (measured(100.0, role=Role.BASELINE), measured(120.0), measured(119.0), crash, _refuting(2))
+    later = contest_of(numbered(*old, _confirmed(1), measured(110.0)), STUDY.slo, count=3)
+    alone = contest_of(numbered(*old, measured(130.0, ttft_s=3.0)), STUDY.slo, count=3)
 
-    assert contest_of(numbered(*old, measured(130.0)), STUDY.slo, count=3).fresh == (crash, slow)
+    assert [each.number for each in later.finalists] == [6]
+    assert later.fresh == ()
+    assert [each.number for each in alone.finalists] == [1, 2]
+    assert alone.refuted == {1, 2}
+
+
+def _refuting(number: int) -> TrialRecord:
+    return measured(120.0, ttft_s=3.0, role=Role.CONFIRMATION, confirms=number)
+
+
+def test_who_was_refuted_is_launched_no_more_and_the_others_go_on() -> None:
+    before = (measured(100.0, role=Role.BASELINE), measured(120.0), measured(119.0))
+    contest = contest_of(numbered(*before, _confirmed(0), _refuting(1), _confirmed(2)), STUDY.slo, count=2)
+    next_one = contest.next_launch(rounds=2)
+    done = contest_of(
+        numbered(*before, _confirmed(0), _refuting(1), _confirmed(2), _confirmed(2), _confirmed(0)),
+        STUDY.slo,
+        count=2,
+    )
+
+    assert [each.number for each in contest.standing] == [0, 2]
+    assert next_one is not None
+    assert next_one.number == 2
+    assert done.next_launch(rounds=2) is None
+
+
+@given(st.integers(1, 3), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_once_all_are_refuted_the_next_best_joins_until_one_stands_or_as_many_more_have_joined(
+    count: int, holds: list[bool]
+) -> None:
+    values = [measured(200.0 - index) for index in range(8)]
+    records = [measured(100.0, role=Role.BASELINE), *values]
+    while chosen := (contest := contest_of(numbered(*records), STUDY.slo, count=count)).next_launch(rounds=2):
+        number = chosen.number
+        is_held = number == 0 or holds[number - 1]
+        records.append(_confirmed(number) if is_held else _refuting(number))
+
+    joined = [each.number for each in contest.finalists]
+    first_held = next((index for index, is_held in enumerate(holds) if is_held), 8)
+    assert joined == list(range(1, min(max(count, first_held + 1), 2 * count) + 1))
+    assert contest.refuted == {number for number in joined if not holds[number - 1]}
+    launched = Counter(record.confirms for record in contest.fresh)
+    assert all(launched[each] == (1 if each in contest.refuted else 2) for each in (0, *joined))
+
+
+def test_the_next_of_a_front_is_what_is_left_without_those_that_were_refuted() -> None:
+    slo = with_goals().slo
+    ends = (measured(120.0, 0.5), measured(110.0, 0.4), measured(115.0, 0.6))
+    records = (measured(100.0, 0.45, role=Role.BASELINE), *ends, _refuting(1), _refuting(2))
+
+    assert [each.number for each in contest_of(numbered(*records), slo, count=2).finalists] == [1, 2, 3]
+
+
+def test_those_who_are_believed_to_be_worth_most_are_nominated_before_those_that_were_seen_so() -> None:
+    trials = numbered(measured(100.0, role=Role.BASELINE), measured(120.0), measured(130.0), measured(110.0))
+    worth = {1: 0.5, 2: 0.1, 3: 0.9}
+
+    def nominated(count: int, *fresh: TrialRecord) -> list[int]:
+        records = (*(trial.record for trial in trials), *fresh)
+        contest = contest_of(
+            numbered(*records),
+            STUDY.slo,
+            count=count,
+            ranking=lambda able: [worth[each.number] for each in able],
+        )
+        return [each.number for each in contest.finalists]
+
+    assert nominated(2) == [3, 1]
+    assert nominated(2, _confirmed(1)) == [1, 3]
+    assert nominated(1, _confirmed(2)) == [2]
+    assert nominated(1, _refuting(2)) == [2, 3]
+
+
+def test_nobody_is_ranked_where_nobody_is_nominated_any_more() -> None:
+    def ranking(_: object) -> None:
+        raise AssertionError
+
+    before = (measured(100.0, role=Role.BASELINE), measured(120.0), measured(119.0))
+
+    assert (
+        len(contest_of(numbered(*before, _confirmed(2)), STUDY.slo, count=1, ranking=ranking).finalists) == 1
+    )
 
 
 def test_a_baseline_without_rivals_is_launched_once_more() -> None:

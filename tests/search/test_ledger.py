@@ -24,7 +24,7 @@ def _open(folder: Path) -> Ledger:
 
 
 def _ask(ledger: Ledger) -> AskedTrial:
-    return ledger.ask(ledger.propose().candidate)
+    return ledger.ask(ledger.propose())
 
 
 def test_what_was_told_is_read_back_by_another_process(tmp_path: Path) -> None:

@@ -38,6 +38,19 @@ def log_promise(model: Model, generator: np.random.Generator) -> Array:
     return promise + log_improvement(mean, deviation, float(scalar.of(known[0]).max()))
 
 
+def log_worth(model: Model, noise: float) -> Array | None:
+    """Return log(value) of each candidate of the pool plus log(the chance that a launch is feasible).
+
+    Of one objective, up to a constant; None without anything feasible. It is what one would recommend after
+    a search: by what is believed, since the best of the noisy values that were seen is too good to be true.
+    `noise`: as in `Model.log_feasibility`.
+    """
+    believed, unit = model.values(model.pool), model.gain_unit()
+    if believed is None or unit is None:
+        return None
+    return np.asarray(believed[0][:, 0] / unit + model.log_feasibility(model.pool, noise=noise))
+
+
 def log_improvement(mean: Array, deviation: Array, best: float) -> Array:
     """Return the logarithm of the expected improvement over the best, also far below it."""
     ahead = (mean - best) / deviation

@@ -86,13 +86,16 @@ class Model:
         means, deviations = zip(*columns, strict=True)
         return np.column_stack(means), np.column_stack(deviations)
 
-    def log_feasibility(self, batch: Batch) -> Array:
-        """Return the logarithm of the chance that each candidate neither crashes nor misses a constraint."""
+    def log_feasibility(self, batch: Batch, *, noise: float = 0.0) -> Array:
+        """Return the logarithm of the chance that each candidate neither crashes nor misses a constraint.
+
+        `noise`: what a launch adds to that, the standard deviation of a constraint's logarithm.
+        """
         total = np.zeros(len(batch.points))
         for key, output in self._constraints.items():
             if output is not None:
                 mean, deviation = output.predict(batch.points, _expected_constraint(key, batch.predictions))
-                total += log_ndtr(-mean / self._widened(output, deviation, batch))
+                total += log_ndtr(-mean / np.hypot(self._widened(output, deviation, batch), noise))
         if self._crash is not None:
             mean, deviation = self._crash.predict(batch.points, self._expected_crash(batch.predictions))
             total += log_ndtr((_SAFE_LABEL - mean) / deviation)

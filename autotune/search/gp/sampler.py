@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from autotune.search.gp.acquisition import log_promise
+from autotune.search.gp.acquisition import log_promise, log_worth
 from autotune.search.gp.encoding import Encoding
 from autotune.search.gp.history import History, IsCrash, Seen, has_failed, history_of, joint_space
 from autotune.search.gp.kernel import Array
@@ -27,6 +27,8 @@ _RANDOM, _NEAR = 1000, 100
 """Candidates over the whole space, and around each of the best trials."""
 _RANDOM_WITH_PRIOR, _NEAR_WITH_PRIOR = 256, 8
 """The same if a prior must predict each: it costs milliseconds a candidate."""
+_LAUNCH_NOISE = 0.02
+"""By how much launches of one candidate differ in what ceilings are for, as far as a model does not tell."""
 _BEST = 5
 _SPREAD_TRIES = 16
 _TRIED = 1e6
@@ -132,6 +134,23 @@ class CrashAwareSampler(BaseSampler):
             return list(range(len(rows)))
         model = self._model(history, encoding, self._batch(encoding, rows))
         return [int(place) for place in np.argsort(-log_promise(model, self._generator), kind="stable")]
+
+    def worth_of(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> list[float] | None:
+        """Return what a launch of each complete candidate is believed to be worth (`log_worth`).
+
+        None where trials are still spread over the space, with several objectives, or nothing feasible.
+        """
+        encoding, history = self._look(study, trial, search_space)
+        if not rows or self._spreads(history):
+            return None
+        worth = log_worth(self._model(history, encoding, self._batch(encoding, rows)), _LAUNCH_NOISE)
+        return None if worth is None else worth.tolist()
 
     def _look(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

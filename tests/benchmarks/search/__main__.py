@@ -1,17 +1,18 @@
 """How many launches each method needs: python -m tests.benchmarks.search [options] [SCENARIO ...]
 
 --seeds N, --launches N, --report, --methods METHOD ... -- (which methods; the others are left out), --keep
-FOLDER (each study is kept there once it is made, and not made again: several processes may share one table).
+FOLDER (the launches of each study are kept there and not made again: several processes may share one table).
 
 Everything is in simulated time: start-up, load and crashes are charged what the profile says. Launches and
 GPU-minutes to 5 % and 2 %: until a candidate whose true worth is that near the optimum was launched; the
 median over seeds ("never": fewer than half got there) and the share that did. @n: the true worth, against the
-optimum, of what is exported after n launches (median/10th percentile; `study`). stop and loss: after how many
-launches the rule of `autotune.search.stopping` ends the search at its default of 1 % (median; the budget
-counts where it never did), and what what is exported then lacks to the true optimum (median/90th percentile).
-crashes: median. misses, worse: share of studies whose last export misses its SLO, or is worse than the
-baseline. s/launch: CPU, the simulated launch included. Development seeds begin at 0, reporting seeds
-(--report) at 1000: nothing is tuned on the latter. `seen.md` has what was seen.
+optimum, of what is exported after n launches (median/10th percentile; `confirmed`). made: launches that were
+made (median); methods that know what is left to gain end by themselves, as `tune` does at its default of 1 %.
+fresh: launches of the confirmation. loss: what the last export lacks to the optimum (median/90th percentile).
+nothing: share of studies that export nothing. crashes: median. misses, worse: share of studies whose last
+export misses its SLO, or is worse than the baseline. s/launch: CPU, the simulated launch included.
+Development seeds begin at 0, reporting seeds (--report) at 1000: nothing is tuned on the latter. `seen.md`
+has what was seen.
 """
 
 import argparse
@@ -23,9 +24,9 @@ from pathlib import Path
 
 from tests.benchmarks.environments import UnavailableError
 from tests.benchmarks.search import peers, simulated, synthetic
-from tests.benchmarks.search.methods import Method, methods
+from tests.benchmarks.search.methods import Method, beliefs, methods
 from tests.benchmarks.search.problem import Problem
-from tests.benchmarks.search.study import Study, run
+from tests.benchmarks.search.study import Made, Study, judge, make
 from tests.benchmarks.search.table import header, reached, row
 
 BUDGET = 40
@@ -54,23 +55,26 @@ def _chosen(names: list[str]) -> dict[str, Method]:
 def _compare(problem: Problem, chosen: dict[str, Method], arguments: argparse.Namespace) -> None:
     first = 1000 if arguments.report else 0
     seeds = range(first, first + arguments.seeds)
-    stops = [stop for stop in STOPS if stop <= arguments.launches]
-    print(f"\n{problem.name}: {arguments.seeds} seeds from {first}, {arguments.launches} launches")
+    budget = arguments.launches
+    stops = [stop for stop in STOPS if stop <= budget]
+    print(f"\n{problem.name}: {arguments.seeds} seeds from {first}, {budget} launches")
     print(header(stops))
     studies: dict[str, list[Study]] = {}
     for name, method in chosen.items():
         if name.startswith("gp + twin") and problem.prior(1.0) is None:
             continue
-        made = partial(run, problem, method, budget=arguments.launches, stops=stops)
-        of = f"{problem.name}-{name}-{arguments.launches}".replace("/", "-")
-        studies[name] = [kept(arguments.keep, f"{of}-{seed}", partial(made, seed=seed)) for seed in seeds]
+        of = f"{problem.name}-{name}-{budget}".replace("/", "-")
+        studies[name] = []
+        for seed in seeds:
+            made = kept(arguments.keep, f"{of}-{seed}", partial(make, problem, method, seed, budget))
+            studies[name].append(judge(problem, made, seed, stops, beliefs().get(name)))
         print(row(name, studies[name]), flush=True)
     for line in reached(studies):
         print(line, flush=True)
 
 
-def kept(folder: Path | None, name: str, make: Callable[[], Study]) -> Study:
-    """Return the study of that name from the folder; make it, and keep it there, if it is not yet."""
+def kept(folder: Path | None, name: str, make: Callable[[], Made]) -> Made:
+    """Return the launches of that name from the folder; make and keep them if they are not there yet."""
     if folder is None:
         return make()
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +83,8 @@ def kept(folder: Path | None, name: str, make: Callable[[], Study]) -> Study:
         part = path.with_suffix(f".{os.getpid()}")
         part.write_bytes(pickle.dumps(make()))
         part.replace(path)
-    study: Study = pickle.loads(path.read_bytes())  # noqa: S301 - our own files
-    return study
+    made: Made = pickle.loads(path.read_bytes())  # noqa: S301 - our own files
+    return made
 
 
 def _parsed() -> argparse.Namespace:

@@ -6,7 +6,7 @@ Those that need torch are in `peers`.
 the others are as they come.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TypeAlias
@@ -33,6 +33,15 @@ from tests.benchmarks.search.problem import Launch, Problem, launch
 
 _SCOOT_POOL, _SCOOT_START_UP, _SCOOT_FEWEST = 1000, 10, 4
 Method: TypeAlias = Callable[[Problem, int], Iterator[Launch]]
+Belief: TypeAlias = Callable[[Problem, Sequence[Launch], Sequence[Candidate]], Sequence[float] | None]
+"""What launches of candidates are believed to be worth after these launches, as the tuner's ranking."""
+_Prior: TypeAlias = Callable[[Problem], Twin | None]
+
+_PRIORS: Mapping[str, _Prior] = {
+    "gp": lambda _: None,
+    "gp + twin": lambda problem: problem.prior(1.0),
+    "gp + twin off by 2": lambda problem: problem.prior(2.0),
+}
 
 
 def methods() -> dict[str, Method]:
@@ -43,10 +52,13 @@ def methods() -> dict[str, Method]:
         "vLLM auto_tune": vllm_auto_tune,
         "SGLang auto_benchmark": sglang_auto_benchmark,
         "SCOOT-like": scoot_like,
-        "gp": _crash_aware(lambda _: None),
-        "gp + twin": _crash_aware(lambda problem: problem.prior(1.0)),
-        "gp + twin off by 2": _crash_aware(lambda problem: problem.prior(2.0)),
+        **{name: _crash_aware(prior) for name, prior in _PRIORS.items()},
     }
+
+
+def beliefs() -> dict[str, Belief]:
+    """Return what the methods that have a model believe, by name."""
+    return {name: _believed(prior) for name, prior in _PRIORS.items()}
 
 
 def _plain(make: Callable[[int], BaseSampler]) -> Method:
@@ -60,7 +72,7 @@ def _plain(make: Callable[[int], BaseSampler]) -> Method:
     return run
 
 
-def _crash_aware(prior: Callable[[Problem], Twin | None]) -> Method:
+def _crash_aware(prior: _Prior) -> Method:
     def run(problem: Problem, seed: int) -> Iterator[Launch]:
         known: set[Candidate] = set()
         gate, twin = _Gate(problem.space, known), prior(problem)
@@ -81,7 +93,25 @@ def _crash_aware(prior: Callable[[Problem], Twin | None]) -> Method:
     return run
 
 
-def _evidence(launches: list[Launch]) -> Evidence:
+def _believed(prior: _Prior) -> Belief:
+    def worth(
+        problem: Problem, launches: Sequence[Launch], candidates: Sequence[Candidate]
+    ) -> Sequence[float] | None:
+        twin, study = prior(problem), optuna.create_study(direction="maximize")
+        if twin is not None:
+            twin.learn_from(_evidence(launches))
+        for made in launches:
+            _tell(study, problem, made)
+        inner = CrashAwareSampler(seed=0, prior=twin, domain=SpaceDomain(problem.space, lambda _: True))
+        sampler = SpaceSampler(
+            inner, problem.space, seed=0, accepts=lambda _: True, is_joint=True, judge=inner
+        )
+        return sampler.worth_of(study, [each.to_dict() for each in candidates])
+
+    return worth
+
+
+def _evidence(launches: Sequence[Launch]) -> Evidence:
     """Return what the launches showed of step times and memory."""
     return Evidence(
         cases=tuple(case for made in launches for case in made.cases),

@@ -1,18 +1,19 @@
 """A problem of the benchmark: a space, what is true of every candidate, and what a noisy launch shows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from autotune.failure import FailureKind
-from autotune.metrics import Metric
+from autotune.metrics import Metric, Samples
 from autotune.search.calibration.case import Case
 from autotune.search.calibration.pool import PoolFact
 from autotune.search.gp.encoding import Encoding
 from autotune.search.sampler import SpaceDomain
 from autotune.search.twin import Twin
+from autotune.slo import Slo
 from autotune.space import Candidate, SearchSpace
 
 NOISE = 0.05
@@ -26,13 +27,15 @@ _ROUNDS = 4
 class Truth:
     """Without noise: value (more is better; None: it crashes), log(measured / limit), and what it costs.
 
-    `cases` and `pool`: what else a launch shows, that a twin can learn from.
+    `excess` and `samples` go by the ceiling's text; the latter are those of percentile ceilings, by which a
+    launch is judged. `cases` and `pool`: what else a launch shows, that a twin can learn from.
     """
 
     value: float | None
     excess: Mapping[str, float]
     launch_s: float
     failure: FailureKind | None = None
+    samples: Mapping[str, Samples] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
     pool: PoolFact | None = None
 
@@ -56,6 +59,7 @@ class Problem:
 
     name: str
     space: SearchSpace
+    slo: Slo
     truth: Callable[[Candidate], Truth]
     baseline: Candidate
     candidates: int

@@ -229,7 +229,7 @@ def problem_of(scenario: Scenario) -> Problem:
         if isinstance(tunable, Choices) and not tunable.contains(defaults[name])
     }
     baseline = Candidate.of({**coordinates(space, defaults), **outside})
-    return Problem(scenario.name, space, truth, baseline, candidates=300, prior=twin)
+    return Problem(scenario.name, space, slo, truth, baseline, candidates=300, prior=twin)
 
 
 def _off_by(profile: Profile, factor: float) -> Profile:
@@ -290,5 +290,14 @@ def _loaded(profile: Profile, slo: Slo, ready: Ready, start_s: float, argv: tupl
     values, violations = told(slo, measurements)
     excess = {key: float(np.log(max(1 + each, _LEAST_RATIO))) for key, each in violations.items()}
     spent_s = start_s + scheduler.now_s + profile.start_up.stop_s
-    pool = PoolFact(argv, tokens=ready.capacity.pool_tokens)
-    return Truth(None if values is None else values[0], excess, spent_s, cases=tuple(cases), pool=pool)
+    return Truth(
+        None if values is None else values[0],
+        excess,
+        spent_s,
+        samples={
+            ceiling.text: measurements[ceiling.quantity.load].samples(ceiling.quantity.metric)
+            for ceiling in slo.ceilings
+        },
+        cases=tuple(cases),
+        pool=PoolFact(argv, tokens=ready.capacity.pool_tokens),
+    )

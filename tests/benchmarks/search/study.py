@@ -1,44 +1,44 @@
 """One study of the benchmark: a method's launches on a problem, and what came of them.
 
-In: a problem, a method, a seed. Out: a `Study`. Pure. What is exported is confirmed as a study confirms: the
-best three that look feasible are launched twice more, and the best mean whose launches all met the ceilings
-wins.
+In: a problem, a method, a seed. Out: the launches (`make`), and a `Study` that judges them (`judge`), so that
+launches can be kept and judged anew. Pure. A method that knows what is left to gain ends by itself, as a
+study does; what it exports then is what it exports after any later launch.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from autotune.search.stopping import FEWEST_MEASURED
-from tests.benchmarks.search.methods import Method
-from tests.benchmarks.search.problem import Launch, Problem, launch
+from autotune.record import Role
+from autotune.search.budget import Budget
+from autotune.search.confirmation import NumberedTrial
+from autotune.search.stopping import too_little
+from tests.benchmarks.search.confirmed import export, record_of
+from tests.benchmarks.search.methods import Belief, Method
+from tests.benchmarks.search.problem import Launch, Problem
 
-LEAST_GAIN = 0.01
+BUDGET = Budget(least_gain=0.01)
 """The default of --least-gain."""
-FINALISTS, ROUNDS = 3, 2
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Where the search would have ended by itself, the whole budget if nowhere.
+class Made:
+    """The launches of one seed, and what they cost this machine: seconds of CPU a launch."""
 
-    `worth`: the true worth of what is exported then, against the optimum.
-    """
-
-    launches: int
-    worth: float
-    crashes: int
+    launches: tuple[Launch, ...]
+    ask_s: float
 
 
 @dataclass(frozen=True)
 class Study:
     """What one seed of one method came to; counts are infinite where it never got there.
 
-    `exported`: the true worth against the optimum after each number of launches that was asked for.
-    `stopped`: None for methods that do not know what is left to gain.
+    `exported`: the true worth against the optimum after each number of launches that was asked for, and
+    `last` after all of them. `launches`: how many it made. `fresh`: how many the confirmation of the last
+    took. `misses`, `is_worse` (than the baseline): of the last.
     """
 
     launches_5: float
@@ -46,49 +46,57 @@ class Study:
     minutes_5: float
     minutes_2: float
     exported: tuple[float, ...]
-    stopped: Stop | None
+    last: float
+    launches: int
+    fresh: int
     crashes: int
     misses: bool
     is_worse: bool
     ask_s: float
 
 
-def run(problem: Problem, method: Method, seed: int, budget: int, stops: Sequence[int]) -> Study:
-    """Return what a method came to with a budget of launches."""
+def make(problem: Problem, method: Method, seed: int, budget: int, *, ends: bool = True) -> Made:
+    """Launch what a method asks for until its budget is spent or, with `ends`, little is left to gain."""
     began_s = time.process_time()
-    launches = list(islice(method(problem, seed), budget))
+    asked = islice(method(problem, seed), budget)
+    launches = tuple(_until_little_is_left(problem, asked) if ends else asked)
     ask_s = (time.process_time() - began_s) / len(launches)
+    return Made(launches, ask_s)
+
+
+def judge(
+    problem: Problem, made: Made, seed: int, stops: Sequence[int], belief: Belief | None = None
+) -> Study:
+    """Return what the launches came to; `belief`: by which the method's finalists are nominated."""
+    launches = made.launches
     (launches_5, minutes_5), (launches_2, minutes_2) = (_until(problem, launches, s) for s in (0.95, 0.98))
-    last = export(problem, launches, seed)
+    ends = {min(stop, len(launches)) for stop in (*stops, len(launches))}
+    exports = {end: export(problem, launches[:end], seed, belief) for end in ends}
+    last = exports[len(launches)]
     return Study(
         launches_5=launches_5,
         launches_2=launches_2,
         minutes_5=minutes_5,
         minutes_2=minutes_2,
-        exported=tuple(_exported(problem, launches[:stop], seed) for stop in stops),
-        stopped=_stopped(problem, launches, seed),
-        crashes=_crashes(launches),
-        misses=last is not None and last.truth.misses,
-        is_worse=last is not None and last.truth.worth < problem.truth(problem.baseline).worth,
-        ask_s=ask_s,
+        exported=tuple(exports[min(stop, len(launches))].worth / problem.optimum for stop in stops),
+        last=last.worth / problem.optimum,
+        launches=len(launches),
+        fresh=last.fresh,
+        crashes=sum(each.value is None for each in launches),
+        misses=last.launch is not None and last.launch.truth.misses,
+        is_worse=last.launch is not None and last.worth < problem.truth(problem.baseline).worth,
+        ask_s=made.ask_s,
     )
 
 
-def export(problem: Problem, launches: Sequence[Launch], seed: int) -> Launch | None:
-    """Return the confirmed best of the launches, None if no finalist holds."""
-    generator = np.random.default_rng((seed, len(launches), 5))
-    seen = {made.candidate: made for made in launches if made.looks_feasible}
-    best = sorted(seen.values(), key=lambda made: -(made.value or 0.0))[:FINALISTS]
-    confirmed = []
-    for made in best:
-        again = [launch(problem, made.candidate, generator) for _ in range(ROUNDS)]
-        if all(each.looks_feasible for each in again):
-            confirmed.append((np.mean([each.value or 0.0 for each in again]), made))
-    return max(confirmed, key=lambda each: each[0])[1] if confirmed else None
-
-
-def _crashes(launches: Sequence[Launch]) -> int:
-    return sum(made.value is None for made in launches)
+def _until_little_is_left(problem: Problem, asked: Iterable[Launch]) -> Iterator[Launch]:
+    trials: list[NumberedTrial] = []
+    for made in asked:
+        if too_little(made.gain, BUDGET, trials) is not None:
+            return
+        role = Role.SEARCH if trials else Role.BASELINE
+        trials.append(NumberedTrial(len(trials), record_of(problem, made, role), promised=made.gain))
+        yield made
 
 
 def _until(problem: Problem, launches: Sequence[Launch], share: float) -> tuple[float, float]:
@@ -96,20 +104,3 @@ def _until(problem: Problem, launches: Sequence[Launch], share: float) -> tuple[
     minutes = np.cumsum([made.truth.launch_s / 60 for made in launches])
     hits = [i for i, made in enumerate(launches) if made.truth.worth >= share * problem.optimum]
     return (hits[0] + 1.0, float(minutes[hits[0]])) if hits else (np.inf, np.inf)
-
-
-def _exported(problem: Problem, launches: Sequence[Launch], seed: int) -> float:
-    """Return the true worth of what is exported, as a share of the optimum; 0 if nothing is."""
-    chosen = export(problem, launches, seed)
-    return 0.0 if chosen is None else chosen.truth.worth / problem.optimum
-
-
-def _stopped(problem: Problem, launches: Sequence[Launch], seed: int) -> Stop | None:
-    gains = [made.gain for made in launches]
-    if all(gain is None for gain in gains):
-        return None
-    measured = np.cumsum([made.value is not None for made in launches]).tolist()
-    too_little = (i for i, gain in enumerate(gains) if gain is not None and gain < LEAST_GAIN)
-    stop = next((i for i in too_little if i and measured[i - 1] >= FEWEST_MEASURED), len(launches))
-    done = launches[:stop]
-    return Stop(stop, _exported(problem, done, seed), _crashes(done))

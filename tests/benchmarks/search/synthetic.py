@@ -4,6 +4,7 @@ import math
 from functools import cache
 
 from autotune.failure import FailureKind
+from autotune.slo import Slo
 from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.benchmarks.search.problem import Problem, Truth
 
@@ -27,6 +28,16 @@ SPACE = SearchSpace.model_validate(
         },
     }
 )
+_CEILING = f"ttft mean < {_TTFT_LIMIT_S}s at concurrency 50"
+SLO = Slo.model_validate(
+    {
+        "workload": {"input_tokens": 1000, "output_tokens": 200},
+        "load": [{"concurrency": 50, "requests": 200}],
+        "ceilings": [_CEILING],
+        "objective": "maximise output_throughput at concurrency 50",
+    }
+)
+"""Nothing is simulated by it: a launch's numbers are judged as a study's would be."""
 _BASELINE: dict[str, FlagValue] = {
     "chunked-prefill-size": 8192,
     "max-running-requests": 78,
@@ -60,8 +71,8 @@ def truth(candidate: Candidate) -> Truth:
     value *= 1 - 0.08 * over * max(0.0, 1.1 - caution) - 0.05 * (caution - 0.75) ** 2
     ttft_s = 1.5 + 4 * (70 / max(8.0, batch)) ** 0.8 + 1.2 * max(0.0, 11 - x)
     ttft_s += 4.2 * (batch / 200) ** 1.5 * (1 + 0.15 * (x - 12))
-    return Truth(value, {"ttft": math.log(ttft_s * policy[1] * backend[1] / _TTFT_LIMIT_S)}, _LAUNCH_S)
+    return Truth(value, {_CEILING: math.log(ttft_s * policy[1] * backend[1] / _TTFT_LIMIT_S)}, _LAUNCH_S)
 
 
 def problem() -> Problem:
-    return Problem("synthetic", SPACE, truth, Candidate.of(_BASELINE), candidates=20_000)
+    return Problem("synthetic", SPACE, SLO, truth, Candidate.of(_BASELINE), candidates=20_000)
