@@ -58,6 +58,22 @@ def test_a_study_begins_with_its_baseline_and_ends_with_an_answer(tmp_path: Path
     assert winner.record.candidate["max-running-requests"] == best
 
 
+def test_finalists_that_miss_the_slo_when_launched_again_give_way_to_the_next(tmp_path: Path) -> None:
+    def holds_once(flags: dict[str, str], launch: int) -> Script:
+        is_refuted = launch >= 6 and "max-running-requests" in flags
+        script = _faster_with_more_slots(flags, launch)
+        return replace(script, ttft_s=5.0) if is_refuted else script
+
+    launcher = ScriptedLauncher(holds_once)
+
+    history = _tune(launcher, tmp_path)
+
+    assert history.answer is not None
+    assert history.answer.kind is AnswerKind.KEEP_BASELINE
+    assert [each.launches for each in history.answer.finalists] == [1] * 4
+    assert len(launcher.launches) == 6 + 2 + 4
+
+
 def test_what_the_file_wants_tried_is_launched_before_what_the_sampler_draws(tmp_path: Path) -> None:
     wanted = ({"max-running-requests": 24}, {"chunked-prefill-size": 1024, "max-running-requests": 48})
     study = STUDY.model_copy(update={"space": STUDY.space.model_copy(update={"tried_first": wanted})})

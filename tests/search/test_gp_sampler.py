@@ -126,6 +126,54 @@ def test_less_is_expected_to_be_gained_the_more_is_known() -> None:
     assert 0 <= late < 0.01 < early < 2
 
 
+def _told(study: optuna.Study, x: float, value: float, constraint: float = -1.0) -> None:
+    trial = optuna.create_trial(state=TrialState.RUNNING, params={"x": x, "y": 0.5}, distributions={**SPACE})
+    study.add_trial(trial)
+    number = len(study.trials) - 1
+    optuna.Trial(study, study.trials[number]._trial_id).set_constraint("y", constraint)
+    study.tell(number, value)
+
+
+def _worth(study: optuna.Study, *xs: float) -> list[float] | None:
+    assert isinstance(study.sampler, CrashAwareSampler)
+    running = optuna.create_trial(state=TrialState.RUNNING)
+    return study.sampler.worth_of(study, running, SPACE, [{"x": x, "y": 0.5} for x in xs])
+
+
+def test_what_is_worth_most_is_not_what_one_lucky_launch_showed() -> None:
+    study = _study()
+    for x in np.linspace(0, 1, 6):
+        _told(study, float(x), 1.0 + 0.2 * float(x))
+    for _ in range(3):
+        _told(study, 0.2, 1.04)
+    _told(study, 0.2, 1.5)
+
+    worth = _worth(study, 0.2, 1.0)
+
+    assert worth is not None
+    assert worth[0] < worth[1]
+
+
+def test_what_lies_at_a_constraint_is_worth_less_than_a_little_less_with_room() -> None:
+    study = _study()
+    for x in np.linspace(0, 1, 12):
+        _told(study, float(x), 1.0 + 0.02 * float(x), constraint=0.3 * (float(x) - 0.8))
+
+    worth = _worth(study, 0.79, 0.3, 1.0)
+
+    assert worth is not None
+    assert worth[2] < worth[0] < worth[1]
+
+
+@pytest.mark.parametrize("constraint", [-1.0, 0.5], ids=["few", "nothing feasible"])
+def test_nothing_is_known_to_be_worth_more_while_little_is_known(constraint: float) -> None:
+    study = _study()
+    for x in np.linspace(0, 1, 5 if constraint < 0 else 12):
+        _told(study, float(x), 1.0 + float(x), constraint)
+
+    assert _worth(study, 0.5, 0.6) is None
+
+
 def test_a_gain_is_a_share_also_of_values_that_have_no_logarithm() -> None:
     study = _study()
     for _ in range(START_UP_TRIALS):
