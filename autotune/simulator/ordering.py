@@ -28,11 +28,11 @@ def in_policy_order(
         case "lpm":
             return _longest_prefix_first(queue, pool)
         case "dfs-weight":
-            weights = Counter(each.request.prefix_group for each in queue)
+            weights = Counter(each.prefix_group for each in queue)
             ranks = {group: (-weight, -1 if group is None else group) for group, weight in weights.items()}
-            return sorted(queue, key=lambda each: ranks[each.request.prefix_group])
+            return sorted(queue, key=lambda each: ranks[each.prefix_group])
         case "lof":
-            return sorted(queue, key=lambda each: -each.request.output_tokens)
+            return sorted(queue, key=lambda each: -each.output_tokens)
         case "random":
             return [queue[index] for index in generator.permutation(len(queue))]
         case "hrrn":
@@ -45,22 +45,21 @@ def in_policy_order(
 
 def _longest_prefix_first(queue: list[Sequence], pool: KvPool) -> list[Sequence]:
     """Sort by cached prefix; of several that would compute the same uncached prefix, all but one go last."""
-    groups = {each.request.prefix_group for each in queue}
+    groups = {each.prefix_group for each in queue}
     if groups == {None}:
         return queue
     cached = {group: pool.cached_prefix(group) for group in groups}
     seen: set[int | None] = {None}
     ranks = []
     for each in queue:
-        request, rank = each.request, 0
-        group = request.prefix_group
+        rank, group = 0, each.prefix_group
         if group is not None:
-            hit = min(cached[group], request.prefix_tokens, each.length - 1)
+            hit = min(cached[group], each.prefix_tokens, each.length - 1)
             rank = -hit
             if hit <= _SHORT_HIT:
                 if group in seen:
                     rank += _LAST
-                elif request.prefix_tokens > _SHORT_HIT:
+                elif each.prefix_tokens > _SHORT_HIT:
                     seen.add(group)
         ranks.append(rank)
     return [queue[place] for place in sorted(range(len(queue)), key=ranks.__getitem__)]

@@ -9,7 +9,6 @@ A request is sent at its time, reaches the scheduler `request_s` later, and its 
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from math import inf
 from operator import attrgetter
 
@@ -30,8 +29,9 @@ from autotune.request import (
 )
 from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.sequence import Sequence, Stay
-from autotune.simulator.turn import NO_TIMES, Turn, TurnKind
+from autotune.simulator.turn import Turn
 
+_NO_TIMES = np.empty(0)
 _ONES = np.ones(4096, dtype=np.int64)
 _ONES.flags.writeable = False
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
@@ -113,7 +113,7 @@ class _Load:
         self._to_send = conversations(offered.requests)
         self._on_the_way: list[tuple[float, int, _Sent]] = []
         self._in_flight: dict[Sequence, _Sent] = {}
-        self._token_times: list[NDArray[np.float64]] = []
+        self._token_times_s: list[float] = []
         self._ended: list[_Ended] = []
         self._records: list[RequestRecord] = []
         if offered.concurrency is None:
@@ -160,11 +160,10 @@ class _Load:
 
     def account(self, turn: Turn) -> None:
         """Keep the turn's token times, and send a next request for each that ended."""
-        if turn.token_times_s is not NO_TIMES:
-            self._token_times.append(turn.token_times_s)
-        if turn.kind is TurnKind.DIED:
+        self._token_times_s += turn.token_times_s
+        if self._scheduler.is_dead:
             self._bury(turn.ended_s)
-        for sequence in chain(turn.finished, turn.aborted):
+        for sequence in turn.finished + turn.aborted:
             sent = self._in_flight.pop(sequence, None)
             if sent is not None:
                 self._ended.append(_Ended(sent, sequence, turn.ended_s))
@@ -172,7 +171,7 @@ class _Load:
 
     def records(self) -> tuple[RequestRecord, ...]:
         """Return the records of everything that was sent, in index order."""
-        times = np.concatenate((NO_TIMES, *self._token_times)) - self._begin_s
+        times = np.array(self._token_times_s) - self._begin_s
         served = [self._served(ended, times) for ended in self._ended]
         return tuple(sorted((*self._records, *served), key=attrgetter("index")))
 
@@ -189,7 +188,7 @@ class _Load:
         stays = sequence.stays
         if len(stays) == 1:
             return self._times_of(stays[0], times)
-        return np.concatenate((NO_TIMES, *(self._times_of(stay, times) for stay in stays)))
+        return np.concatenate((_NO_TIMES, *(self._times_of(stay, times) for stay in stays)))
 
     def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
         end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
@@ -252,7 +251,7 @@ def _record(
     sent: _Sent,
     ended_s: float,
     sequence: Sequence | None = None,
-    token_times: NDArray[np.float64] = NO_TIMES,
+    token_times: NDArray[np.float64] = _NO_TIMES,
     failure: RequestFailure | None = None,
 ) -> RequestRecord:
     return RequestRecord(
