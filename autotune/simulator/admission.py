@@ -66,8 +66,9 @@ class PrefillAttempt:
     def go_on_with(self, chunked: Sequence) -> bool:
         """Serve the half-prefilled sequence first; return whether it stays half-prefilled."""
         available, chunk_left, left = self._pool.available, self._chunk_left, chunked.to_compute
-        room = min(chunk_left, available - self._total_offset)
-        new = min(left, int(room) if room > 0 else max(chunk_left, 0), available)
+        reservable = min(chunk_left, available - self._total_offset)
+        room = min(available, int(reservable) if reservable > 0 else max(chunk_left, 0))
+        new = min(left, room)
         if new > 0:
             self._add(chunked, new, chunked.to_generate)
         return new < left

@@ -7,18 +7,17 @@ knows whole prefixes and (as ballast that is evicted like them) finished request
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 from autotune.simulator.sequence import Sequence
 
 
-@dataclass(slots=True)
 class _Entry:
     """A cached prefix; `users` says how much of it each sequence in flight needs."""
 
-    tokens: int
-    locked: int = 0
-    users: dict[Sequence, int] = field(default_factory=dict)
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.locked = 0
+        self.users: dict[Sequence, int] = {}
 
 
 class KvPool:
@@ -51,7 +50,8 @@ class KvPool:
         """Return how many tokens of the sequence's prompt are cached; at least one is always computed."""
         if sequence.prefix_group is None:
             return 0
-        return min(self.cached_prefix(sequence.prefix_group), sequence.prefix_tokens, sequence.length - 1)
+        cached = min(self.cached_prefix(sequence.prefix_group), sequence.prefix_tokens)
+        return min(cached, sequence.length - 1)
 
     def lock(self, sequence: Sequence) -> int:
         """Hold the sequence's cached prefix and return its tokens, 0 if there is none."""

@@ -8,7 +8,6 @@ A request is sent at its time, reaches the scheduler `request_s` later, and its 
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
 
@@ -38,24 +37,25 @@ _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the
 _UNASKED = RequestFailure(RequestFailureKind.STOPPED, RequestPhase.HEADERS, "the load was stopped")
 
 
-@dataclass(slots=True)
 class _Sent:
-    """A request on its way, when it was due and when it was sent; `later` turns wait for it to end."""
+    """A request on its way, and when it was due and sent; `later` turns wait for it to end."""
 
-    request: Request
-    scheduled_s: float
-    sent_s: float
-    later: tuple[Request, ...] = ()
+    def __init__(self, request: Request, sent_s: float, later: tuple[Request, ...]) -> None:
+        self.request = request
+        self.sent_s = sent_s
+        self.later = later
 
 
-@dataclass(slots=True)
 class _Ended:
     """A request that has left the engine, well or (its sequence has a failure) not."""
 
-    sent: _Sent
-    sequence: Sequence
-    ended_s: float
-    failure_kind: RequestFailureKind = RequestFailureKind.ABORTED
+    def __init__(
+        self, sent: _Sent, sequence: Sequence, ended_s: float, failure_kind: RequestFailureKind
+    ) -> None:
+        self.sent = sent
+        self.sequence = sequence
+        self.ended_s = ended_s
+        self.failure_kind = failure_kind
 
 
 class VirtualEndpoint:
@@ -133,8 +133,8 @@ class _Load:
         count = onlooker.next_look
         if count is None or len(self._ended) + len(self._records) < count:
             return False
-        open_since_s = min((sent.scheduled_s for sent in self._under_way), default=inf)
-        if sum(each.sent.scheduled_s < open_since_s for each in self._ended) + len(self._records) < count:
+        open_since_s = min((sent.sent_s for sent in self._under_way), default=inf)
+        if sum(each.sent.sent_s < open_since_s for each in self._ended) + len(self._records) < count:
             return False
         first = first_ended(self.records(), open_since_s, count)
         return first is not None and onlooker.is_decided(first)
@@ -166,7 +166,7 @@ class _Load:
         for sequence in turn.finished + turn.aborted:
             sent = self._in_flight.pop(sequence, None)
             if sent is not None:
-                self._ended.append(_Ended(sent, sequence, turn.ended_s))
+                self._ended.append(_Ended(sent, sequence, turn.ended_s, RequestFailureKind.ABORTED))
                 self._send_next(turn.ended_s - self._begin_s, sent.later)
 
     def records(self) -> tuple[RequestRecord, ...]:
@@ -227,7 +227,7 @@ class _Load:
     def _send(self, turns: tuple[Request, ...], at_s: float) -> None:
         if at_s >= self._stop_s:
             return
-        sent = _Sent(turns[0], at_s, at_s, turns[1:])
+        sent = _Sent(turns[0], at_s, turns[1:])
         if self._scheduler.is_dead:
             self._records.append(_record(sent, at_s, failure=_GONE))
             return
@@ -256,7 +256,7 @@ def _record(
 ) -> RequestRecord:
     return RequestRecord(
         index=sent.request.index,
-        scheduled_s=sent.scheduled_s,
+        scheduled_s=sent.sent_s,
         sent_s=sent.sent_s,
         ended_s=ended_s,
         input_tokens=sent.request.input_tokens,
