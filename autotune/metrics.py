@@ -293,7 +293,7 @@ class Measurement:
     @cached_property
     def _output_tokens(self) -> int:
         """Tokens that arrived within the windows, those of requests that failed later included."""
-        return sum(_tokens_within(each, *window) for window in self.windows_s for each in self.records)
+        return sum(_tokens_within(self.records, *window) for window in self.windows_s)
 
     def _completed(self, weight: Callable[[RequestRecord], int]) -> int:
         return sum(
@@ -357,14 +357,18 @@ def join(first: Measurement, second: Measurement) -> Measurement:
     )
 
 
-def _tokens_within(record: RequestRecord, start: float, end: float) -> int:
+def _tokens_within(records: Sequence[RequestRecord], start: float, end: float) -> int:
     """Return the tokens that arrived in (start, end]; all arrive after the request was due and by its end."""
-    if record.ended_s <= start or record.scheduled_s > end:
-        return 0
-    if record.scheduled_s > start and record.ended_s <= end:
-        return int(record.chunk_tokens.sum())
-    times_s = record.chunk_times_s
-    return int(record.chunk_tokens[(times_s > start) & (times_s <= end)].sum())
+    counts = [_NOTHING]
+    for record in records:
+        if record.ended_s <= start or record.scheduled_s > end:
+            continue
+        if record.scheduled_s > start and record.ended_s <= end:
+            counts.append(record.chunk_tokens)
+        else:
+            times_s = record.chunk_times_s
+            counts.append(record.chunk_tokens[(times_s > start) & (times_s <= end)])
+    return int(np.concatenate(counts).sum())
 
 
 def _within(value: float | None, limit: float) -> bool:

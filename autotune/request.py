@@ -8,7 +8,7 @@ Times are seconds since the load point began, on one monotonic clock.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +97,9 @@ class RequestFailure:
     message: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class RequestRecord:
-    """The raw facts of one request.
+    """The raw facts of one request: final, though not frozen, which is most of the time of making one.
 
     `chunk_times_s[i]` is when the i-th chunk that carried tokens arrived and `chunk_tokens[i]` how many
     output tokens were new in it; both are empty for a request that failed before its first token.
@@ -107,16 +107,16 @@ class RequestRecord:
     the server did not tell it.
     """
 
-    index: int
-    scheduled_s: float
-    sent_s: float | None
-    ended_s: float
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int | None
-    chunk_times_s: NDArray[np.float64]
-    chunk_tokens: NDArray[np.int64]
-    failure: RequestFailure | None = None
+    index: Final[int]
+    scheduled_s: Final[float]
+    sent_s: Final[float | None]
+    ended_s: Final[float]
+    input_tokens: Final[int]
+    output_tokens: Final[int]
+    cached_tokens: Final[int | None]
+    chunk_times_s: Final[NDArray[np.float64]]
+    chunk_tokens: Final[NDArray[np.int64]]
+    failure: Final[RequestFailure | None] = None
 
     @property
     def first_token_s(self) -> float | None:

@@ -223,9 +223,8 @@ class _Rehearsed:
         self._profile = profile
         self._schedules = schedules
         self._quantities = tuple(dict.fromkeys(quantities))
-        served = self._served(profile)
-        self._busy_s = {label: each.busy_s for label, each in served.items()}
-        self._at_first = self._statistics(served)
+        self._busy_s = {label: self._served(label, profile).busy_s for label in schedules}
+        self._at_first = self._statistics(profile)
 
     def is_stale(self, profile: Profile) -> bool:
         """Whether it must be simulated again: the pool is another, or time has moved a lot."""
@@ -233,32 +232,35 @@ class _Rehearsed:
             return True
         if profile is self._profile:
             return False
-        served = self._served(profile)
         return any(
-            abs(np.log(max(served[label].busy_s, _LEAST) / max(busy_s, _LEAST)))
+            abs(np.log(max(self._served(label, profile).busy_s, _LEAST) / max(busy_s, _LEAST)))
             > (_STALE_OPEN if self._schedules[label].concurrency is None else _STALE_CLOSED)
             for label, busy_s in self._busy_s.items()
         )
 
     def changes(self, profile: Profile) -> dict[Quantity, float]:
         """Return the factor on each quantity between the constants it was simulated with and these."""
-        now = self._statistics(self._served(profile))
+        if profile is self._profile:
+            return dict.fromkeys(self._quantities, 1.0)
+        now = self._statistics(profile)
         return {
-            quantity: float(after / before) if before > _LEAST and after > _LEAST else 1.0
-            for quantity, before, after in zip(self._quantities, self._at_first, now, strict=True)
+            quantity: now[quantity] / before if before > _LEAST and now[quantity] > _LEAST else 1.0
+            for quantity, before in self._at_first.items()
         }
 
-    def _served(self, profile: Profile) -> dict[str, Served]:
-        return {
-            label: schedule.replay(profile.step, profile.experts)
-            for label, schedule in self._schedules.items()
-        }
+    def _served(self, label: str, profile: Profile) -> Served:
+        return self._schedules[label].replay(profile.step, profile.experts)
 
-    def _statistics(self, served: Mapping[str, Served]) -> list[float]:
-        return [
-            1.0 if (wanted := _statistic(each)) is None else float(statistics(served[each.load], [wanted])[0])
-            for each in self._quantities
-        ]
+    def _statistics(self, profile: Profile) -> dict[Quantity, float]:
+        """Return what moves as each quantity does; 1 for what no constant moves."""
+        found = dict.fromkeys(self._quantities, 1.0)
+        for label in self._schedules:
+            moving = {each: _statistic(each) for each in self._quantities if each.load == label}
+            wanted = {each: known for each, known in moving.items() if known is not None}
+            if wanted:
+                values = statistics(self._served(label, profile), wanted.values())
+                found |= zip(wanted, values.tolist(), strict=True)
+        return found
 
 
 def told(

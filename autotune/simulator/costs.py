@@ -15,41 +15,34 @@ The form interpolates measured step times within a few per cent; it does not ext
 It leaves out padding to captured graph sizes and the overlap of scheduling with the forward pass.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from autotune.simulator.profile import Experts, Profile, StepSeconds
 
 _BLOCK = 1024
 _LEAST_FACTOR = 0.5
-_COUNT = np.arange(4096.0)
 
 
-class PrefillLoad(NamedTuple):
-    """What a prefill pass computes: new tokens, and token pairs (each new token with what is before it)."""
+class PassLoad:
+    """What one pass computes; a mixed pass prefills and decodes.
 
-    new_tokens: int
-    token_pairs: float
+    Of prompts: new tokens, and token pairs (each new token with what is before it). Of running sequences: how
+    many gain a token, their summed context and the longest one.
+    """
 
-    @classmethod
-    def of(cls, pieces: Iterable[tuple[int, int]]) -> "PrefillLoad":
-        """Return the load of pieces given as (tokens before, new tokens)."""
-        tokens, pairs = 0, 0.0
-        for before, new in pieces:
-            tokens += new
-            pairs += new * (before + new / 2)
-        return cls(tokens, pairs)
+    def __init__(
+        self, new_tokens: int, token_pairs: float, sequences: int, context_sum: int, longest_context: int
+    ) -> None:
+        self.new_tokens = new_tokens
+        self.token_pairs = token_pairs
+        self.sequences = sequences
+        self.context_sum = context_sum
+        self.longest_context = longest_context
 
 
-class DecodeLoad(NamedTuple):
-    """What a decode pass computes: sequences, their summed context and the longest one."""
-
-    sequences: int
-    context_sum: int
-    longest_context: int
+def token_pairs(before: int, new: int) -> float:
+    """Return the pairs of so many new tokens, each with what is before it."""
+    return new * (before + new / 2)
 
 
 class StepCosts:
@@ -58,65 +51,63 @@ class StepCosts:
     def __init__(
         self, profile: Profile, *, decode_graph_max_batch: int, seed: int, attention_groups: int = 1
     ) -> None:
-        self._step = with_groups(profile, attention_groups)
+        step = with_groups(profile, attention_groups)
+        self._step = step
+        self._extend = step.extend_fixed_s, step.extend_token_s, step.extend_context_s
         self._experts = profile.experts
         self._graph_limit = decode_graph_max_batch
         self._generator = np.random.default_rng(seed)
-        self._launch_factor = 1 + profile.step.launch_noise_ratio * self._generator.standard_normal()
-        self._factors, self._used = np.empty(0), 0
-        self._is_exact = profile.step.noise_ratio == 0 and self._launch_factor == 1
-        self._cold_s = profile.step.cold_start_s
+        self._launch_factor = 1 + step.launch_noise_ratio * float(self._generator.standard_normal())
+        self._factors: list[float] = []
+        self._used = 0
+        self._is_exact = step.noise_ratio == 0 and self._launch_factor == 1
+        self._cold_s = step.cold_start_s
         self._bases: dict[int, float] = {}
 
-    def prefill_s(self, load: PrefillLoad) -> float:
-        """Return the duration of one prefill pass and use up its noise."""
-        return self._extend_s(load) * self._take_factor()
+    def prefill_s(self, load: PassLoad) -> float:
+        """Return the duration of the next pass, which prefills and, if the load has sequences, decodes."""
+        seconds = self._extend_s(load)
+        if load.sequences:
+            seconds += self._mixed_in_s(load)
+        return seconds if self._is_exact else seconds * self._next_factor()
 
-    def mixed_s(self, prefill: PrefillLoad, decode: DecodeLoad) -> float:
-        """Return the duration of one pass that prefills and decodes."""
-        if self._step.mixed_context_s is None:
-            decode_s = self._decode_base_s(decode.sequences) - self._step.decode_fixed_s / 2
-            decode_s += self._step.decode_context_s * decode.context_sum
-            decode_s += self._step.decode_longest_s * decode.longest_context
-        else:
-            decode_s = self._step.mixed_context_s * decode.context_sum
-        return (self._extend_s(prefill) + decode_s) * self._take_factor()
+    def decode_ends_s(self, load: PassLoad, *, now_s: float, most_steps: int, until_s: float) -> list[float]:
+        """Return when each of the next decode passes ends, up to the first that ends at or after `until_s`.
 
-    def decode_s(self, load: DecodeLoad, steps: int) -> NDArray[np.float64]:
-        """Return the durations of the next `steps` decode passes; `use_decodes` says how many were run."""
-        step, (sequences, context_sum, longest_context) = self._step, load
-        growth = _COUNT[:steps] if steps <= len(_COUNT) else np.arange(float(steps))
-        durations = growth * sequences
-        durations += context_sum
-        durations *= step.decode_context_s
-        durations += self._decode_base_s(sequences)
-        if step.decode_longest_s:
-            durations += step.decode_longest_s * (longest_context + growth)
-        if sequences > self._graph_limit:
-            durations *= step.eager_decode_ratio
-        return durations if self._is_exact else durations * self._peek_factors(steps)
+        `load` is that of the first. The clock is added up pass by pass, so that the times do not depend on
+        how a run of passes is cut.
+        """
+        sequences, context, longest = load.sequences, load.context_sum, load.longest_context
+        base_s = self._decode_base_s(sequences)
+        context_s, longest_s = self._step.decode_context_s, self._step.decode_longest_s
+        ratio = self._step.eager_decode_ratio if sequences > self._graph_limit else 1.0
+        is_exact, ends_s = self._is_exact, list[float]()
+        for _ in range(most_steps):
+            seconds = (base_s + context_s * context + longest_s * longest) * ratio
+            now_s += seconds if is_exact else seconds * self._next_factor()
+            ends_s.append(now_s)
+            if now_s >= until_s:
+                break
+            context += sequences
+            longest += 1
+        return ends_s
 
-    def one_decode_s(self, load: DecodeLoad) -> float:
-        """Return the first of `decode_s`, by the same operations."""
-        step, (sequences, context_sum, longest_context) = self._step, load
-        seconds = self._decode_base_s(sequences) + step.decode_context_s * context_sum
-        seconds += step.decode_longest_s * longest_context
-        if sequences > self._graph_limit:
-            seconds *= step.eager_decode_ratio
-        return seconds if self._is_exact else seconds * self._peek_factor()
-
-    def use_decodes(self, steps: int) -> None:
-        """Use up the noise of `steps` decode passes."""
-        if not self._is_exact:
-            self._used += steps
-
-    def _extend_s(self, load: PrefillLoad) -> float:
-        step = self._step
-        seconds = step.extend_fixed_s + step.extend_token_s * load.new_tokens
-        seconds = max(step.extend_minimum_s, seconds + step.extend_context_s * load.token_pairs)
+    def _extend_s(self, load: PassLoad) -> float:
+        fixed_s, token_s, context_s = self._extend
+        seconds = fixed_s + token_s * load.new_tokens + context_s * load.token_pairs
+        seconds = max(self._step.extend_minimum_s, seconds)
         if self._cold_s:
             seconds, self._cold_s = seconds + self._cold_s, 0.0
         return seconds
+
+    def _mixed_in_s(self, load: PassLoad) -> float:
+        """Return what the decoding of running sequences adds to a prefill pass."""
+        step = self._step
+        if step.mixed_context_s is not None:
+            return step.mixed_context_s * load.context_sum
+        seconds = self._decode_base_s(load.sequences) - step.decode_fixed_s / 2
+        seconds += step.decode_context_s * load.context_sum
+        return seconds + step.decode_longest_s * load.longest_context
 
     def _decode_base_s(self, sequences: int) -> float:
         base_s = self._bases.get(sequences)
@@ -131,26 +122,14 @@ class StepCosts:
             step.decode_fixed_s + step.decode_experts_s * covered + step.decode_sequence_s * (sequences - 1)
         )
 
-    def _take_factor(self) -> float:
-        if self._is_exact:
-            return 1.0
-        factor = self._peek_factor()
-        self._used += 1
-        return factor
-
-    def _peek_factor(self) -> float:
+    def _next_factor(self) -> float:
+        """Use up the noise of one pass."""
         if self._used == len(self._factors):
-            self._peek_factors(1)
-        return self._factors.item(self._used)
-
-    def _peek_factors(self, count: int) -> NDArray[np.float64]:
-        missing = self._used + count - len(self._factors)
-        if missing > 0:
-            drawn = self._generator.standard_normal(max(missing, _BLOCK))
+            drawn = self._generator.standard_normal(_BLOCK)
             fresh = self._launch_factor * np.maximum(1 + self._step.noise_ratio * drawn, _LEAST_FACTOR)
-            self._factors = np.concatenate((self._factors[self._used :], fresh))
-            self._used = 0
-        return self._factors[self._used : self._used + count]
+            self._factors, self._used = fresh.tolist(), 0
+        self._used += 1
+        return self._factors[self._used - 1]
 
 
 def with_groups(profile: Profile, attention_groups: int) -> StepSeconds:

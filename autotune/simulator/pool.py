@@ -7,18 +7,17 @@ knows whole prefixes and (as ballast that is evicted like them) finished request
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 from autotune.simulator.sequence import Sequence
 
 
-@dataclass(slots=True)
 class _Entry:
     """A cached prefix; `users` says how much of it each sequence in flight needs."""
 
-    tokens: int
-    locked: int = 0
-    users: dict[Sequence, int] = field(default_factory=dict)
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.locked = 0
+        self.users: dict[Sequence, int] = {}
 
 
 class KvPool:
@@ -49,22 +48,22 @@ class KvPool:
 
     def hit(self, sequence: Sequence) -> int:
         """Return how many tokens of the sequence's prompt are cached; at least one is always computed."""
-        request = sequence.request
-        if request.prefix_group is None:
+        if sequence.prefix_group is None:
             return 0
-        return min(self.cached_prefix(request.prefix_group), request.prefix_tokens, sequence.length - 1)
+        cached = min(self.cached_prefix(sequence.prefix_group), sequence.prefix_tokens)
+        return min(cached, sequence.length - 1)
 
     def lock(self, sequence: Sequence) -> int:
         """Hold the sequence's cached prefix and return its tokens, 0 if there is none."""
         hit = self.hit(sequence)
         if hit > 0:
-            self._use(sequence, self._entries[sequence.request.prefix_group], hit)
+            self._use(sequence, self._entries[sequence.prefix_group], hit)
         return hit
 
     def unlock(self, sequence: Sequence) -> None:
         """Let go of the sequence's prefix; it stays cached until its place is needed."""
         if sequence.shared:
-            entry = self._entries[sequence.request.prefix_group]
+            entry = self._entries[sequence.prefix_group]
             if entry.users.pop(sequence) == entry.locked:
                 self._relock(entry, max(entry.users.values(), default=0))
             sequence.shared = 0
@@ -90,7 +89,7 @@ class KvPool:
 
     def share_prefix(self, sequence: Sequence) -> None:
         """Put the computed prefix into the cache and hold it there; a copy of a cached part is freed."""
-        wanted, group = sequence.request.prefix_tokens, sequence.request.prefix_group
+        wanted, group = sequence.prefix_tokens, sequence.prefix_group
         if group is None or not self._caches or sequence.shared >= wanted:
             return
         entry = self._entries.setdefault(group, _Entry(0))
@@ -112,7 +111,7 @@ class KvPool:
         if self._caches and tokens > 0:
             self._entries[sequence] = _Entry(tokens)
             self.cached += tokens
-        group = sequence.request.prefix_group
+        group = sequence.prefix_group
         if group is not None and group in self._entries:
             self._entries.move_to_end(group)
 
@@ -122,7 +121,7 @@ class KvPool:
         self.cached = 0
 
     def _use(self, sequence: Sequence, entry: _Entry, tokens: int) -> None:
-        self._entries.move_to_end(sequence.request.prefix_group)
+        self._entries.move_to_end(sequence.prefix_group)
         entry.users[sequence] = tokens
         sequence.shared = tokens
         if tokens > entry.locked:

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from autotune.request import RequestRecord
-from autotune.simulator.costs import DecodeLoad, PrefillLoad
+from autotune.simulator.costs import PassLoad
 from autotune.simulator.replay import ROUNDING_S, Floats, Passes, Schedule
 from autotune.simulator.turn import Turn
-
-_NO_PREFILL, _NO_DECODE = PrefillLoad(0, 0.0), DecodeLoad(0, 0, 0)
 
 
 class ScheduleRecorder:
@@ -24,8 +22,8 @@ class ScheduleRecorder:
         self._began_s = began_s
         self._graph_limit = graph_limit
         self._attention_groups = attention_groups
-        self._rows = array("d")
-        self._spans = array("d")
+        self._rows: list[float] = []
+        self._spans: list[float] = []
         self._first: dict[int, int] = {}
         self._last: dict[int, int] = {}
 
@@ -34,11 +32,9 @@ class ScheduleRecorder:
         if turn.chunks:
             self._take_chunks(turn)
             return
-        prefill, decode = turn.prefill_load or _NO_PREFILL, turn.decode_load or _NO_DECODE
-        steps, number = len(turn.token_times_s), len(self._spans) // 2
-        tokens = steps * decode.sequences + len(turn.first)
-        self._rows.extend((*prefill, *decode, steps, tokens))
-        self._spans.extend((turn.started_s - self._began_s, turn.ended_s - self._began_s))
+        load, steps, number = turn.load, len(turn.token_times_s), len(self._spans) // 2
+        self._take_pass(load, steps, steps * load.sequences + len(turn.first))
+        self._spans += (turn.started_s - self._began_s, turn.ended_s - self._began_s)
         for sequence in turn.first:
             self._first.setdefault(sequence.request.index, number)
         for sequence in turn.finished:
@@ -47,19 +43,29 @@ class ScheduleRecorder:
     def _take_chunks(self, turn: Turn) -> None:
         """Take a run of chunks in, as if each pass had been a turn."""
         started_s = turn.started_s - self._began_s
-        for ended_s, prefill, decode in turn.chunks:
-            sequences, steps = (0, 0) if decode is None else (decode.sequences, 1)
-            self._rows.extend((*prefill, *(decode or _NO_DECODE), steps, sequences))
-            self._spans.extend((started_s, ended_s - self._began_s))
+        for ended_s, load in turn.chunks:
+            self._take_pass(load, min(load.sequences, 1), load.sequences)
+            self._spans += (started_s, ended_s - self._began_s)
             started_s = ended_s - self._began_s
+
+    def _take_pass(self, load: PassLoad, steps: int, tokens: int) -> None:
+        self._rows += (
+            load.new_tokens,
+            load.token_pairs,
+            load.sequences,
+            load.context_sum,
+            load.longest_context,
+            steps,
+            tokens,
+        )
 
     def schedule(
         self, records: Sequence[RequestRecord], *, concurrency: int | None, request_s: float
     ) -> Schedule:
         """Return the schedule of the load whose records these are; `request_s` as it was simulated with."""
         good = [each for each in records if each.failure is None]
-        spans = np.frombuffer(self._spans).reshape(-1, 2)
-        columns = np.frombuffer(self._rows).reshape(-1, 7).T.copy()
+        spans = np.frombuffer(array("d", self._spans)).reshape(-1, 2)
+        columns = np.frombuffer(array("d", self._rows)).reshape(-1, 7).T.copy()
         sent_s = np.array([each.sent_s or 0.0 for each in good])
         after, offset_s = np.full(len(good), -1), sent_s
         if concurrency is not None:

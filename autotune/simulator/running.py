@@ -38,15 +38,14 @@ class RunningBatch:
 
     def join(self, sequence: Sequence, now_s: float) -> None:
         """Add a sequence whose prompt is complete and whose next token came out at `now_s`."""
-        step, request = self.step, sequence.request
+        step = self.step
         sequence.generated += 1
         sequence.stays.append(Stay(now_s, step))
-        end = step + request.output_tokens - sequence.generated
-        length = request.input_tokens + sequence.generated
+        end, length = step + sequence.to_generate, sequence.length
         self._members[sequence] = step
         self.size += 1
         self._end_sum += end
-        self._longest_output_tokens = max(self._longest_output_tokens, request.output_tokens)
+        self._longest_output_tokens = max(self._longest_output_tokens, sequence.output_tokens)
         self._joins += 1
         heapq.heappush(self._ends, (end, self._joins, sequence))
         self.context_sum += length
@@ -101,7 +100,7 @@ class RunningBatch:
 
     def remaining(self, sequence: Sequence) -> int:
         """Return how many output tokens a member still lacks."""
-        return sequence.request.output_tokens - self.generated(sequence)
+        return sequence.output_tokens - self.generated(sequence)
 
     def remaining_sum(self, most: int) -> int:
         """Return how many output tokens all members still lack, at most `most` counted for each."""
@@ -120,7 +119,7 @@ class RunningBatch:
 
     def weakest(self) -> Sequence:
         """Return whom retraction takes first: least output, then longest prompt (schedule_batch.py)."""
-        return min(self, key=lambda each: (self.generated(each), -each.request.input_tokens))
+        return min(self, key=lambda each: (self.generated(each), -each.input_tokens))
 
     def _is_stale(self, entry: tuple[int, int, Sequence]) -> bool:
         end, _, sequence = entry

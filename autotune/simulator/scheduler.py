@@ -12,17 +12,16 @@ from collections import deque
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autotune.request import Request
-from autotune.simulator.admission import Admitted, Piece, PrefillAttempt, reserved_tokens
-from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts
+from autotune.simulator.admission import Piece, PrefillAttempt, reserved_tokens
+from autotune.simulator.costs import PassLoad, StepCosts, token_pairs
 from autotune.simulator.flags import SchedulerFlags
 from autotune.simulator.ordering import in_policy_order
 from autotune.simulator.pool import KvPool
 from autotune.simulator.running import RunningBatch
 from autotune.simulator.sequence import Sequence
-from autotune.simulator.turn import NO_TIMES, ChunkPass, Refusal, Retraction, Sequences, Turn, TurnKind
+from autotune.simulator.turn import Refusal, Retraction, Turn, TurnKind
 
 _INITIAL_RATIO = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO
 _FLOOR_FACTOR = 0.14  # SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR
@@ -175,7 +174,7 @@ class Scheduler:
     def _admit_waiting(self, attempt: PrefillAttempt, slots: int) -> None:
         ordered = in_policy_order(self.flags.policy, self.waiting, self.pool, self.now_s, self._generator)
         admitted: set[Sequence] = set()
-        most = self.flags.prefill_max_requests or inf
+        most = self.flags.prefill_max_requests or slots
         for sequence in ordered:
             if self.chunked is not None or attempt.is_exhausted:
                 break
@@ -184,13 +183,12 @@ class Scheduler:
                 break
             if len(attempt.pieces) >= most:
                 break
-            outcome = attempt.admit(sequence)
-            if outcome is Admitted.NO_TOKENS:
-                self._full = bool(attempt.pieces) or bool(self.running.size)
-            if not outcome.is_in:
+            if not attempt.admit(sequence):
+                if attempt.lacks_tokens:
+                    self._full = bool(attempt.pieces) or bool(self.running.size)
                 break
             admitted.add(sequence)
-            if outcome is Admitted.CHUNKED:
+            if sequence.to_compute:
                 self.chunked = sequence
             if attempt.is_out_of_tokens:
                 self._full = True
@@ -204,23 +202,18 @@ class Scheduler:
             self.waiting = deque(each for each in self.waiting if each not in admitted)
 
     def _prefill(self, attempt: PrefillAttempt) -> Turn:
-        started_s, load, pieces = self.now_s, attempt.load, tuple(attempt.pieces)
-        if load.new_tokens > self._prefill_room_tokens:
-            return self._die(pieces)
+        if attempt.new_tokens > self._prefill_room_tokens:
+            return self._die(attempt.pieces)
         self._decodes_owed = self.flags.prefill_decode_interval
-        if self._mixes_decodes():
-            decode_load = self._decode_load()
-            self.now_s += self._costs.mixed_s(load, decode_load)
+        load = self._load(attempt.new_tokens, attempt.token_pairs, mixes=self._mixes_decodes())
+        turn = Turn(TurnKind.PREFILL, self.now_s, load, attempt.pieces)
+        self.now_s += self._costs.prefill_s(load)
+        turn.ended_s = self.now_s
+        if load.sequences:
+            turn.kind, turn.token_times_s = TurnKind.MIXED, [self.now_s]
             self._grow(1)
-            turn = Turn(TurnKind.MIXED, started_s, self.now_s, np.array([self.now_s]), pieces)
-            turn.decode_load, turn.decoded = decode_load, decode_load.sequences
             turn.finished = self._retire(self.running.take_complete())
-        else:
-            self.now_s += self._costs.prefill_s(load)
-            turn = Turn(TurnKind.PREFILL, started_s, self.now_s, NO_TIMES, pieces)
-        turn.prefill_load = load
-        turn.first = [piece.sequence for piece in pieces if piece.completes]
-        for piece in pieces:
+        for piece in attempt.pieces:
             self._end_piece(piece, turn)
         return turn
 
@@ -229,17 +222,18 @@ class Scheduler:
 
     def _end_piece(self, piece: Piece, turn: Turn) -> None:
         sequence = piece.sequence
-        if sequence.computed >= sequence.request.prefix_tokens:
+        if sequence.computed >= sequence.prefix_tokens:
             self.pool.share_prefix(sequence)
         if piece.completes:
+            turn.first.append(sequence)
             self.running.join(sequence, self.now_s)
             if sequence.to_generate == 0:
                 self.running.leave(sequence)
-                turn.finished = [*turn.finished, *self._retire([sequence])]
+                turn.finished += self._retire([sequence])
 
-    def _die(self, pieces: tuple[Piece, ...]) -> Turn:
+    def _die(self, pieces: list[Piece]) -> Turn:
         self.is_dead = True
-        return Turn(TurnKind.DIED, self.now_s, self.now_s, pieces=pieces)
+        return Turn(TurnKind.DIED, self.now_s, PassLoad(0, 0.0, 0, 0, 0), pieces)
 
     # --- a run of chunks
 
@@ -255,33 +249,36 @@ class Scheduler:
         owes = self._decodes_owed or flags.prefill_decode_interval
         if not 0 < chunk <= self._prefill_room_tokens or owes or flags.policy == "random":
             return 0, 0
-        to_prefix = chunked.request.prefix_tokens - chunked.computed
+        to_prefix = chunked.prefix_tokens - chunked.computed
         tokens = min(chunked.to_compute, to_prefix) if to_prefix > 0 else chunked.to_compute
+        if tokens <= 2 * chunk:
+            return chunk, 1
         reserved = mixed_in + reserved_tokens(running, self.ratio, reserves_all=self._reserves_all)
         room = int(self.pool.available - reserved) - 1
         passes = min((tokens - 1) // chunk, (room + mixed_in) // (chunk + mixed_in))
         return chunk, min(passes, running.steps_to_first_end() - 1) if mixed_in else passes
 
     def _prefill_chunks(self, chunked: Sequence, chunk: int, passes: int) -> Turn:
-        turn = Turn(TurnKind.PREFILL, self.now_s, self.now_s, NO_TIMES)
-        before, decode_load = chunked.computed, None
-        if self.flags.mixed_chunk and self.running.size:
-            turn.kind, turn.decoded, decode_load = TurnKind.MIXED, self.running.size, self._decode_load()
-        chunks: list[ChunkPass] = []
-        for number in range(passes):
-            load = PrefillLoad.of([(before + number * chunk, chunk)])
-            if decode_load is None:
-                self.now_s += self._costs.prefill_s(load)
-            else:
-                decode_load = self._decode_load(number)
-                self.now_s += self._costs.mixed_s(load, decode_load)
-            chunks.append((self.now_s, load, decode_load))
+        loads = [
+            self._load(
+                chunk,
+                token_pairs(chunked.computed + number * chunk, chunk),
+                mixes=self.flags.mixed_chunk,
+                steps=number,
+            )
+            for number in range(passes)
+        ]
+        turn = Turn(TurnKind.PREFILL, self.now_s, loads[0])
+        for load in loads:
+            self.now_s += self._costs.prefill_s(load)
+            turn.chunks.append((self.now_s, load))
         chunked.computed += passes * chunk
         self.pool.take(chunked, passes * chunk)
-        if decode_load is not None:
-            turn.token_times_s = np.array([ended_s for ended_s, _, _ in chunks])
+        if turn.load.sequences:
+            turn.kind = TurnKind.MIXED
+            turn.token_times_s = [ended_s for ended_s, _ in turn.chunks]
             self._grow(passes)
-        turn.ended_s, turn.chunks = self.now_s, tuple(chunks)
+        turn.ended_s = self.now_s
         return turn
 
     # --- decode
@@ -289,38 +286,25 @@ class Scheduler:
     def _decode(self, until_s: float, most_steps: int | None) -> Turn:
         started_s, running = self.now_s, self.running
         retraction: Retraction | None = None
-        aborted: Sequences = ()
+        aborted: list[Sequence] = []
         if running.size > self.pool.available:
             retraction, aborted = self._make_room()
+        load = self._load(0, 0.0, mixes=True)
+        turn = Turn(TurnKind.DECODE, started_s, load)
+        turn.retraction, turn.aborted = retraction, aborted
         if not running.size:
-            return Turn(TurnKind.DECODE, started_s, started_s, aborted=aborted, retraction=retraction)
-        load = self._decode_load()
-        times = self._decode_times(load, self._steps_without_event(most_steps), until_s)
-        steps = len(times)
-        self._costs.use_decodes(steps)
+            return turn
+        turn.token_times_s = self._costs.decode_ends_s(
+            load, now_s=started_s, most_steps=self._steps_without_event(most_steps), until_s=until_s
+        )
+        turn.ended_s = self.now_s = turn.token_times_s[-1]
+        steps = len(turn.token_times_s)
         self._grow(steps)
-        self.now_s = times.item(-1)
         if retraction is None:
             self.ratio = max(self.ratio - steps * self._decay, self._floor_ratio)
         self._decodes_owed = max(0, self._decodes_owed - steps)
-        turn = Turn(TurnKind.DECODE, started_s, self.now_s, times, decoded=load.sequences, decode_load=load)
-        turn.retraction, turn.aborted = retraction, aborted
         turn.finished = self._retire(running.take_complete())
         return turn
-
-    def _decode_times(self, load: DecodeLoad, most_steps: int, until_s: float) -> NDArray[np.float64]:
-        """Return when each of the next decode passes ends, up to the first that ends at or after `until_s`.
-
-        The clock is added up pass by pass, so that a run of passes and single passes agree to the bit.
-        """
-        if most_steps == 1:
-            return np.array([self.now_s + self._costs.one_decode_s(load)])
-        times = self._costs.decode_s(load, most_steps)
-        times[0] += self.now_s
-        np.add.accumulate(times, out=times)
-        if times.item(-1) < until_s:
-            return times
-        return times[: int(times.searchsorted(until_s)) + 1]
 
     def _steps_without_event(self, most_steps: int | None) -> int:
         steps = min(self.running.steps_to_first_end(), self.pool.available // self.running.size)
@@ -330,20 +314,28 @@ class Scheduler:
             steps = 1
         return steps if most_steps is None else min(steps, most_steps)
 
-    def _decode_load(self, steps: int = 0) -> DecodeLoad:
-        """Return what a decode pass computes after so many more steps in which nobody comes or goes."""
+    def _load(self, new_tokens: int, token_pairs: float, *, mixes: bool, steps: int = 0) -> PassLoad:
+        """Return what a pass computes, with the running sequences if it `mixes` them in.
+
+        These have gained a token in each of `steps` passes before it, in which nobody came or went.
+        """
         running = self.running
-        return DecodeLoad(
-            running.size, running.context_sum + steps * running.size, running.longest_context + steps
+        if not (mixes and running.size):
+            return PassLoad(new_tokens, token_pairs, 0, 0, 0)
+        return PassLoad(
+            new_tokens,
+            token_pairs,
+            running.size,
+            running.context_sum + steps * running.size,
+            running.longest_context + steps,
         )
 
     def _grow(self, steps: int) -> None:
         self.pool.take_unowned(self.running.advance(steps))
 
-    def _retire(self, complete: Sequences) -> Sequences:
+    def _retire(self, complete: list[Sequence]) -> list[Sequence]:
         """Let go of sequences that have all their tokens, and return them."""
         for sequence in complete:
-            sequence.finished_s = self.now_s
             self.pool.retire(sequence)
         if complete:
             self._full = False
@@ -381,5 +373,5 @@ class Scheduler:
 
     def _ratio_of_survivors(self) -> float:
         generated = sum(self.running.generated(each) for each in self.running)
-        most = sum(each.request.output_tokens for each in self.running)
+        most = sum(each.output_tokens for each in self.running)
         return min(1.0, (generated + _RETRACT_STEPS * len(self.running)) / (most + 1))

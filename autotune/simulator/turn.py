@@ -3,21 +3,12 @@
 Also why it refuses a request, and what it did about an exhausted pool.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 from autotune.simulator.admission import Piece
-from autotune.simulator.costs import DecodeLoad, PrefillLoad
+from autotune.simulator.costs import PassLoad
 from autotune.simulator.sequence import Sequence
-
-NO_TIMES: NDArray[np.float64] = np.empty(0)
-NO_TIMES.flags.writeable = False
-Sequences: TypeAlias = list[Sequence] | tuple[()]
-ChunkPass: TypeAlias = tuple[float, PrefillLoad, DecodeLoad | None]
 
 
 class TurnKind(StrEnum):
@@ -47,25 +38,30 @@ class Retraction:
     ratio_after: float
 
 
-@dataclass(slots=True)
 class Turn:
     """One prefill pass or a run of passes. `token_times_s`: when every running sequence gained one.
 
     `first` had their prompt completed and got a token at `ended_s`; `finished` and `aborted` have left.
-    The loads are what the pass, or the first of the run, computed. `chunks` are the passes of a run that only
+    `load` is what the pass, or the first of the run, computed. `chunks` are the passes of a run that only
     goes on with one long prompt, each with its end; empty otherwise.
     """
 
-    kind: TurnKind
-    started_s: float
-    ended_s: float
-    token_times_s: NDArray[np.float64] = field(default_factory=lambda: NO_TIMES)
-    pieces: tuple[Piece, ...] = ()
-    first: Sequences = ()
-    finished: Sequences = ()
-    aborted: Sequences = ()
-    retraction: Retraction | None = None
-    decoded: int = 0
-    prefill_load: PrefillLoad | None = None
-    decode_load: DecodeLoad | None = None
-    chunks: tuple[ChunkPass, ...] = ()
+    def __init__(
+        self, kind: TurnKind, started_s: float, load: PassLoad, pieces: list[Piece] | None = None
+    ) -> None:
+        self.kind = kind
+        self.started_s = started_s
+        self.ended_s = started_s
+        self.load = load
+        self.pieces = pieces or []
+        self.token_times_s: list[float] = []
+        self.first: list[Sequence] = []
+        self.finished: list[Sequence] = []
+        self.aborted: list[Sequence] = []
+        self.retraction: Retraction | None = None
+        self.chunks: list[tuple[float, PassLoad]] = []
+
+    @property
+    def decoded(self) -> int:
+        """How many sequences gained a token in every pass."""
+        return self.load.sequences

@@ -8,8 +8,6 @@ A request is sent at its time, reaches the scheduler `request_s` later, and its 
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import chain
 from math import inf
 from operator import attrgetter
 
@@ -30,32 +28,34 @@ from autotune.request import (
 )
 from autotune.simulator.scheduler import Scheduler
 from autotune.simulator.sequence import Sequence, Stay
-from autotune.simulator.turn import NO_TIMES, Turn, TurnKind
+from autotune.simulator.turn import Turn
 
+_NO_TIMES = np.empty(0)
 _ONES = np.ones(4096, dtype=np.int64)
 _ONES.flags.writeable = False
 _GONE = RequestFailure(RequestFailureKind.CONNECTION, RequestPhase.CONNECT, "the engine is gone")
 _UNASKED = RequestFailure(RequestFailureKind.STOPPED, RequestPhase.HEADERS, "the load was stopped")
 
 
-@dataclass(slots=True)
 class _Sent:
-    """A request on its way, when it was due and when it was sent; `later` turns wait for it to end."""
+    """A request on its way, and when it was due and sent; `later` turns wait for it to end."""
 
-    request: Request
-    scheduled_s: float
-    sent_s: float
-    later: tuple[Request, ...] = ()
+    def __init__(self, request: Request, sent_s: float, later: tuple[Request, ...]) -> None:
+        self.request = request
+        self.sent_s = sent_s
+        self.later = later
 
 
-@dataclass(slots=True)
 class _Ended:
     """A request that has left the engine, well or (its sequence has a failure) not."""
 
-    sent: _Sent
-    sequence: Sequence
-    ended_s: float
-    failure_kind: RequestFailureKind = RequestFailureKind.ABORTED
+    def __init__(
+        self, sent: _Sent, sequence: Sequence, ended_s: float, failure_kind: RequestFailureKind
+    ) -> None:
+        self.sent = sent
+        self.sequence = sequence
+        self.ended_s = ended_s
+        self.failure_kind = failure_kind
 
 
 class VirtualEndpoint:
@@ -113,7 +113,7 @@ class _Load:
         self._to_send = conversations(offered.requests)
         self._on_the_way: list[tuple[float, int, _Sent]] = []
         self._in_flight: dict[Sequence, _Sent] = {}
-        self._token_times: list[NDArray[np.float64]] = []
+        self._token_times_s: list[float] = []
         self._ended: list[_Ended] = []
         self._records: list[RequestRecord] = []
         if offered.concurrency is None:
@@ -133,8 +133,8 @@ class _Load:
         count = onlooker.next_look
         if count is None or len(self._ended) + len(self._records) < count:
             return False
-        open_since_s = min((sent.scheduled_s for sent in self._under_way), default=inf)
-        if sum(each.sent.scheduled_s < open_since_s for each in self._ended) + len(self._records) < count:
+        open_since_s = min((sent.sent_s for sent in self._under_way), default=inf)
+        if sum(each.sent.sent_s < open_since_s for each in self._ended) + len(self._records) < count:
             return False
         first = first_ended(self.records(), open_since_s, count)
         return first is not None and onlooker.is_decided(first)
@@ -160,19 +160,18 @@ class _Load:
 
     def account(self, turn: Turn) -> None:
         """Keep the turn's token times, and send a next request for each that ended."""
-        if turn.token_times_s is not NO_TIMES:
-            self._token_times.append(turn.token_times_s)
-        if turn.kind is TurnKind.DIED:
+        self._token_times_s += turn.token_times_s
+        if self._scheduler.is_dead:
             self._bury(turn.ended_s)
-        for sequence in chain(turn.finished, turn.aborted):
+        for sequence in turn.finished + turn.aborted:
             sent = self._in_flight.pop(sequence, None)
             if sent is not None:
-                self._ended.append(_Ended(sent, sequence, turn.ended_s))
+                self._ended.append(_Ended(sent, sequence, turn.ended_s, RequestFailureKind.ABORTED))
                 self._send_next(turn.ended_s - self._begin_s, sent.later)
 
     def records(self) -> tuple[RequestRecord, ...]:
         """Return the records of everything that was sent, in index order."""
-        times = np.concatenate((NO_TIMES, *self._token_times)) - self._begin_s
+        times = np.array(self._token_times_s) - self._begin_s
         served = [self._served(ended, times) for ended in self._ended]
         return tuple(sorted((*self._records, *served), key=attrgetter("index")))
 
@@ -189,7 +188,7 @@ class _Load:
         stays = sequence.stays
         if len(stays) == 1:
             return self._times_of(stays[0], times)
-        return np.concatenate((NO_TIMES, *(self._times_of(stay, times) for stay in stays)))
+        return np.concatenate((_NO_TIMES, *(self._times_of(stay, times) for stay in stays)))
 
     def _times_of(self, stay: Stay, times: NDArray[np.float64]) -> NDArray[np.float64]:
         end_step = self._scheduler.running.step if stay.end_step is None else stay.end_step
@@ -228,7 +227,7 @@ class _Load:
     def _send(self, turns: tuple[Request, ...], at_s: float) -> None:
         if at_s >= self._stop_s:
             return
-        sent = _Sent(turns[0], at_s, at_s, turns[1:])
+        sent = _Sent(turns[0], at_s, turns[1:])
         if self._scheduler.is_dead:
             self._records.append(_record(sent, at_s, failure=_GONE))
             return
@@ -252,12 +251,12 @@ def _record(
     sent: _Sent,
     ended_s: float,
     sequence: Sequence | None = None,
-    token_times: NDArray[np.float64] = NO_TIMES,
+    token_times: NDArray[np.float64] = _NO_TIMES,
     failure: RequestFailure | None = None,
 ) -> RequestRecord:
     return RequestRecord(
         index=sent.request.index,
-        scheduled_s=sent.scheduled_s,
+        scheduled_s=sent.sent_s,
         sent_s=sent.sent_s,
         ended_s=ended_s,
         input_tokens=sent.request.input_tokens,

@@ -1,9 +1,11 @@
+from math import inf
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.simulator.costs import DecodeLoad, PrefillLoad, StepCosts, with_groups
+from autotune.simulator.costs import PassLoad, StepCosts, token_pairs, with_groups
 from autotune.simulator.profile import read_profile
 from tests.support.simulated import DEEPSEEK, LLAMA, profile_without_noise
 
@@ -14,50 +16,61 @@ def costs_of(name: str = LLAMA, *, graph: int = 256, **step: float) -> StepCosts
     return StepCosts(profile_without_noise(name, **step), decode_graph_max_batch=graph, seed=1)
 
 
+def prefill(new_tokens: int, pairs: float) -> PassLoad:
+    return PassLoad(new_tokens, pairs, 0, 0, 0)
+
+
+def decode(sequences: int, context_sum: int = 0, longest_context: int = 0) -> PassLoad:
+    return PassLoad(0, 0.0, sequences, context_sum, longest_context)
+
+
+def decode_s(costs: StepCosts, load: PassLoad) -> float:
+    return costs.decode_ends_s(load, now_s=0.0, most_steps=1, until_s=inf)[0]
+
+
 def test_a_prefill_pass_is_linear_in_tokens_and_token_pairs() -> None:
     costs = costs_of(DEEPSEEK)
-    load = PrefillLoad.of([(0, 1000), (500, 100)])
-    assert load == PrefillLoad(1100, 1000 * 500 + 100 * 550)
-    assert costs.prefill_s(load) == pytest.approx(2.76e-4 * 1100 + 3.8e-9 * 555_000)
+    pairs = token_pairs(0, 1000) + token_pairs(500, 100)
+    assert pairs == 1000 * 500 + 100 * 550
+    assert costs.prefill_s(prefill(1100, pairs)) == pytest.approx(2.76e-4 * 1100 + 3.8e-9 * 555_000)
 
 
 def test_a_tiny_prefill_pass_takes_its_minimum() -> None:
-    assert costs_of().prefill_s(PrefillLoad(1, 0.5)) == pytest.approx(14e-3)
+    assert costs_of().prefill_s(prefill(1, 0.5)) == pytest.approx(14e-3)
 
 
 def test_only_the_first_pass_after_a_launch_is_cold() -> None:
     costs = costs_of(cold_start_s=2.0)
-    load = PrefillLoad(1000, 0.0)
+    load = prefill(1000, 0.0)
     assert costs.prefill_s(load) - costs.prefill_s(load) == pytest.approx(2.0)
 
 
 def test_a_single_stream_of_deepseek_takes_its_fixed_time() -> None:
-    assert costs_of(DEEPSEEK).decode_s(DecodeLoad(1, 0, 0), 1)[0] == pytest.approx(31.5e-3)
+    assert decode_s(costs_of(DEEPSEEK), decode(1)) == pytest.approx(31.5e-3)
 
 
 def test_experts_are_covered_with_diminishing_growth() -> None:
     costs = costs_of(DEEPSEEK)
-    times = [float(costs.decode_s(DecodeLoad(batch, 0, 0), 1)[0]) for batch in (1, 2, 33, 34)]
+    times = [decode_s(costs, decode(batch)) for batch in (1, 2, 33, 34)]
     assert times[1] - times[0] > times[3] - times[2] > 0
 
 
 def test_decode_passes_above_the_largest_graph_are_slower() -> None:
     costs = costs_of(graph=8)
-    in_graph, eager = (float(costs.decode_s(DecodeLoad(size, 0, 0), 1)[0]) for size in (8, 9))
+    in_graph, eager = (decode_s(costs, decode(size)) for size in (8, 9))
     assert eager / in_graph == pytest.approx(1.15, rel=0.01)
 
 
 def test_a_mixed_pass_costs_a_prefill_and_a_decode_less_half_the_fixed_part() -> None:
     costs = costs_of(DEEPSEEK)
-    prefill, decode = PrefillLoad(1000, 5e5), DecodeLoad(4, 4000, 1000)
-    apart = costs.prefill_s(prefill) + float(costs.decode_s(decode, 1)[0])
-    assert costs.mixed_s(prefill, decode) == pytest.approx(apart - 31.5e-3 / 2)
+    apart = costs.prefill_s(prefill(1000, 5e5)) + decode_s(costs, decode(4, 4000, 1000))
+    assert costs.prefill_s(PassLoad(1000, 5e5, 4, 4000, 1000)) == pytest.approx(apart - 31.5e-3 / 2)
 
 
 def test_a_mixed_pass_takes_what_was_measured_where_it_was() -> None:
     costs = costs_of()
-    prefill = PrefillLoad(1000, 5e5)
-    extra = costs.mixed_s(prefill, DecodeLoad(16, 131_000, 8200)) - costs.prefill_s(prefill)
+    mixed = PassLoad(1000, 5e5, 16, 131_000, 8200)
+    extra = costs.prefill_s(mixed) - costs.prefill_s(prefill(1000, 5e5))
     assert extra == pytest.approx(3.6e-6 * 131_000)
 
 
@@ -66,19 +79,30 @@ def test_decode_times_do_not_depend_on_how_a_run_is_cut(cuts: list[int]) -> None
     total = sum(cuts)
     whole = StepCosts(NOISY, decode_graph_max_batch=256, seed=3)
     parts = StepCosts(NOISY, decode_graph_max_batch=256, seed=3)
-    context, batch, longest, times = 5000, 7, 900, []
+    context, batch, longest, times = 5000, 7, 900, list[float]()
     for cut in cuts:
-        load = DecodeLoad(batch, context, longest)
-        times.append(np.array([parts.one_decode_s(load)]) if cut == 1 else parts.decode_s(load, cut))
-        parts.use_decodes(cut)
+        now_s = times[-1] if times else 0.0
+        load = decode(batch, context, longest)
+        times += parts.decode_ends_s(load, now_s=now_s, most_steps=cut, until_s=inf)
         context, longest = context + cut * batch, longest + cut
-    assert np.array_equal(np.concatenate(times), whole.decode_s(DecodeLoad(batch, 5000, 900), total))
+    assert times == whole.decode_ends_s(decode(batch, 5000, 900), now_s=0.0, most_steps=total, until_s=inf)
+
+
+def test_decode_passes_end_with_the_first_that_somebody_waits_for() -> None:
+    every = costs_of().decode_ends_s(decode(4, 4000, 1000), now_s=1.0, most_steps=9, until_s=inf)
+    for until_s, passes in ((0.0, 1), (every[3], 4), (np.nextafter(every[3], inf), 5), (every[-1] + 1, 9)):
+        cut = costs_of().decode_ends_s(decode(4, 4000, 1000), now_s=1.0, most_steps=9, until_s=until_s)
+        assert cut == every[:passes]
 
 
 def test_noise_differs_between_launches_and_repeats_for_a_seed() -> None:
-    load = DecodeLoad(4, 4000, 1000)
     first, again, other = (
-        StepCosts(NOISY, decode_graph_max_batch=256, seed=seed).decode_s(load, 2000) for seed in (1, 1, 2)
+        np.diff(
+            StepCosts(NOISY, decode_graph_max_batch=256, seed=seed).decode_ends_s(
+                decode(4, 4000, 1000), now_s=0.0, most_steps=2000, until_s=inf
+            )
+        )
+        for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
     assert np.std(first / other) == pytest.approx(0.03 * np.sqrt(2), rel=0.1)
