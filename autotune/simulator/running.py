@@ -23,7 +23,7 @@ class RunningBatch:
         self._members: dict[Sequence, int] = {}
         self._ends: list[tuple[int, int, Sequence]] = []
         self._joins = 0
-        self._longest_offset: int | None = 0
+        self._longest_offset: int | None = None
         self._end_sum = 0
         self._longest_output_tokens = 0
 
@@ -64,9 +64,7 @@ class RunningBatch:
         sequence.stays[-1].end_step = self.step
         length = sequence.length
         self.context_sum -= length
-        if not self.size:
-            self._longest_offset = 0
-        elif self._longest_offset == length - self.step:
+        if self._longest_offset == length - self.step or not self.size:
             self._longest_offset = None
 
     def advance(self, steps: int) -> int:
