@@ -6,7 +6,9 @@ here; a value that no load can tell from the launched one is not measured; a fla
 unless the engine does not do as told any more.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from autotune.engine.dialect import EffectiveFlags
 from autotune.errors import LoadError
@@ -15,42 +17,47 @@ from autotune.measuring import Measuring
 from autotune.order import LiveValue, TimeIsUpError, TrialOrder
 from autotune.record import Outcome, TrialRecord
 
-MOST = 2
-"""How many further values are measured on an engine: a third tells less than a launch elsewhere."""
+NextLive: TypeAlias = Callable[[Sequence[TrialRecord], Sequence[TrialOrder]], TrialOrder | None]
+"""Which of some orders is measured next, given the records of this engine so far; None: none of them."""
 
 
 @dataclass
 class LiveValues:
     """What is measured live on one engine.
 
-    `host`: the measuring of its own candidate, which took `load_s`. `is_simulated`: as in the record.
+    `host`: the measuring of its own candidate, of which `record` is known so far. `choose`: who says what is
+    next.
     """
 
     host: Measuring
-    load_s: float
-    is_simulated: bool
+    record: TrialRecord
+    choose: NextLive
     records: list[TrialRecord] = field(default_factory=list)
 
     def measure(self) -> None:
-        """Measure `MOST` of the ordered candidates that tell something, while there is time.
+        """Measure those of the ordered candidates that are chosen and tell something, while there is time.
 
         One that goes wrong is INVALID, since nobody knows whether it is to blame, and the last one. One that
         the time did not suffice for leaves nothing.
         """
         left = [order for order in self.host.order.then if order.live and self._tells(order.live)]
-        while left and len(self.records) < MOST and self.host.time.left_s >= self.load_s:
-            order, *others = left
+        while (order := self._next(left)) is not None:
+            left.remove(order)
             began_s = self._now_s()
             try:
-                record = self._measured(order)
+                self.records.append(self._measured(order))
             except TimeIsUpError:
                 return
             except (LiveRefusedError, LoadError, EngineError) as error:
                 spoilt = self._record(order, Outcome.INVALID, began_s)
                 self.records.append(spoilt.model_copy(update={"reason": str(error)}))
                 return
-            self.records.append(record)
-            left = [each for each in others if self._may_follow(each, order, record)]
+
+    def _next(self, left: Sequence[TrialOrder]) -> TrialOrder | None:
+        """Return what is measured next, None if nothing is, or the time would not suffice."""
+        if not left or self.host.time.left_s < self.record.durations_s["load"]:
+            return None
+        return self.choose((self.record, *self.records), left)
 
     def _tells(self, live: LiveValue) -> bool:
         """Whether the flag can be set so, and the load can tell: not a limit that is never reached."""
@@ -59,16 +66,6 @@ class LiveValues:
             return False
         is_same = flag.part_of(live.value) == flag.part_of(flag.maximum)
         return not is_same and live.value < self.host.peak_in_flight
-
-    def _may_follow(self, next_order: TrialOrder, order: TrialOrder, record: TrialRecord) -> bool:
-        """Whether a value lies where the last one points: nearer to the launched one if it sufficed.
-
-        It did unless the ceiling that the launched one misses is still missed.
-        """
-        missed = self.host.verdict.missed
-        suffices = missed is None or record.verdict is None or record.verdict.missed != missed
-        values = (each.live.value if each.live else 0 for each in (next_order, order))
-        return (next(values) > next(values)) is suffices
 
     def _measured(self, order: TrialOrder) -> TrialRecord:
         engine, live, began_s = self.host.engine, order.live, self._now_s()
@@ -95,7 +92,7 @@ class LiveValues:
             outcome=outcome,
             role=order.role,
             candidate=order.candidate.to_dict(),
-            is_simulated=self.is_simulated,
+            is_simulated=self.record.is_simulated,
             began_s=began_s,
             durations_s={"load": self._now_s() - began_s},
             effective=effective,

@@ -18,7 +18,7 @@ from autotune.engine.launcher import HttpAddress, Launcher, RunningEngine
 from autotune.engine.plan import never, plan_launch
 from autotune.errors import LoadError
 from autotune.failure import EngineError, EngineFailure, FailureKind, StartPhase
-from autotune.live_values import LiveValues
+from autotune.live_values import LiveValues, NextLive
 from autotune.measuring import Measuring, OnPhase
 from autotune.order import TimeIsUpError, TrialOrder, TrialTime
 from autotune.record import AnswersRecord, Outcome, Role, TrialRecord
@@ -30,7 +30,6 @@ CALLED_OFF = "the study was stopped"
 _ROUNDING_S = 1e-6
 _NOT_YET_READY = (FailureKind.NOT_READY, FailureKind.RENDEZVOUS_TIMEOUT)
 
-Judge: TypeAlias = Callable[[TrialRecord], bool]
 FindTwin: TypeAlias = Callable[[EffectiveFlags], tuple[int, TrialRecord] | None]
 
 
@@ -60,7 +59,7 @@ def run_trial(
     find_twin: FindTwin,
     deadline_s: float | None = None,
     is_called_off: Callable[[], bool] = never,
-    deserves_more: Judge = lambda _: True,
+    choose_live: NextLive = lambda _, orders: orders[0],
 ) -> tuple[TrialRecord, ...]:
     """Run one trial to its record; `folder` is the study's. Behind it come those of what was measured live.
 
@@ -68,14 +67,15 @@ def run_trial(
     taken over instead of measured again. `deadline_s`, on the launcher's clock, ends what is going on: a
     start by a shorter wait for readiness, a load by stopping it. The engine is torn down as ever, and the
     record is INTERRUPTED, with the load points measured so far. So it is as soon as `is_called_off`.
-    `deserves_more`: whether a measured record is worth that what was ordered beside it is measured live.
+    `choose_live`: which of the candidates ordered beside it is measured live next, once it was measured; it
+    is asked on this thread, also after each of them.
 
     Raises:
         InfrastructureError: no engine can be launched at all.
         OSError: the raw records cannot be written.
     """
     time = TrialTime(launcher.clock, math.inf if deadline_s is None else deadline_s, is_called_off)
-    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin, time, deserves_more)
+    run = _TrialRun(study, order, launcher, folder, on_phase, find_twin, time, choose_live)
     ending = _Ending(Outcome.MEASURED)
     with run.timed("total"):
         try:
@@ -104,7 +104,7 @@ class _TrialRun:
     on_phase: OnPhase
     find_twin: FindTwin
     time: TrialTime
-    deserves_more: Judge
+    choose_live: NextLive
     durations_s: dict[str, float] = field(default_factory=dict)
     start_phases_s: dict[str, float] = field(default_factory=dict)
     effective: EffectiveFlags | None = None
@@ -201,17 +201,11 @@ class _TrialRun:
         )
 
     def _measure_live(self, host: Measuring) -> None:
-        """Measure further candidates on the engine, where that is cheaper than a launch.
-
-        Such a candidate is the best of a few, while a launch measures the best of all: it must cost at most
-        half of a trial.
-        """
-        load_s = self.durations_s["load"]
+        """Measure further candidates on the engine of one that has its values."""
         record = host.with_result(self._record(_Ending(Outcome.MEASURED)))
-        is_dear = load_s > self.durations_s["launch"]
-        if is_dear or record.outcome is not Outcome.MEASURED or not self.deserves_more(record):
+        if record.outcome is not Outcome.MEASURED:
             return
-        self.live = LiveValues(host, load_s, self.launcher.is_simulated)
+        self.live = LiveValues(host, record, self.choose_live)
         with self.timed("live"):
             self.live.measure()
 

@@ -6,7 +6,7 @@ recorded before the next one begins on its slot; only this thread asks and tells
 left is settled before anything is launched.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +31,8 @@ from autotune.search.budget import Budget, allowance_s, fits, has_launches, rese
 from autotune.search.confirmation import Contest, NumberedTrial, best_so_far, contest_of
 from autotune.search.feasibility import same_candidate, same_effect
 from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, interrupted
-from autotune.search.live_candidates import deserves_more, expected_flags, live_orders
+from autotune.search.live_candidates import expected_flags
+from autotune.search.live_plan import LivePlanner
 from autotune.search.place import settle_place
 from autotune.search.repeats import (
     ATTEMPTS,
@@ -112,6 +113,7 @@ class _Tuner:
 
     def __post_init__(self) -> None:
         self.told = Told(self.study.space)
+        self.planner = LivePlanner(self.study, self.ledger, self.told, self.budget)
 
     @property
     def finished(self) -> tuple[NumberedTrial, ...]:
@@ -188,7 +190,9 @@ class _Tuner:
             return self._ask_for(wanted, Role.SEARCH)
         proposal = self.ledger.propose()
         self.expected_gain = too_little(proposal.gain, self.budget, self.finished)
-        return self.ledger.ask(proposal) if self.expected_gain is None else None
+        if self.expected_gain is not None:
+            return None
+        return self.planner.ask(proposal, self._running())
 
     def _wanted(self) -> Candidate | None:
         """Return the next candidate that the file wants tried, None if each was begun."""
@@ -348,7 +352,8 @@ class _Tuner:
             nodes=slot.nodes,
             slots=len(self.slots.usable),
         )
-        order = self._on_course(replace(order, then=tuple(self._live_orders(order))))
+        live = self.planner.orders(order, self._running(), first=asked.live)
+        order = self._on_course(replace(order, then=tuple(map(self._on_course, live))))
         asked = replace(asked, live=tuple(each.candidate for each in order.then))
 
         def find_twin(effective: EffectiveFlags) -> tuple[int, TrialRecord] | None:
@@ -364,26 +369,9 @@ class _Tuner:
             find_twin=find_twin,
             deadline_s=self._deadline_of(asked.role),
             is_called_off=self.slots.is_called_off,
-            deserves_more=lambda record: deserves_more(
-                self.told.settled, asked.ended(record), self.study.slo
-            ),
+            choose_live=self.planner.choice(asked.number, asked.candidate, asked.live),
         )
         self.slots.begin(slot, asked, run)
-
-    def _live_orders(self, host: TrialOrder) -> Iterator[TrialOrder]:
-        """Yield what may be measured on a launch's engine as well, what the sampler prefers first."""
-        if host.role is Role.CONFIRMATION or not self.budget.measures_live:
-            return
-        running, space = self._running() | {host.candidate}, self.study.space
-        found = live_orders(
-            space,
-            self.study.slo,
-            replace(host, role=Role.SEARCH, measure_all=False, stops_early=self.budget.stops_early),
-            trials=self.told.settled,
-            is_worth=lambda candidate: self.told.is_worth_a_trial(candidate, running),
-        )
-        for index in self.ledger.order_of([expected_flags(space, each.candidate) for each in found]):
-            yield self._on_course(found[index])
 
     def _on_course(self, order: TrialOrder) -> TrialOrder:
         """Return it with what the twin expects, by which a load that cannot beat the best is given up."""

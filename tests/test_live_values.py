@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -6,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from autotune.failure import FailureKind
-from autotune.live_values import MOST
+from autotune.live_values import NextLive
 from autotune.load.records_file import read_records
 from autotune.order import LiveValue, TrialOrder
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.slo import Slo
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.trial import TIME_IS_UP, Judge, run_trial
+from autotune.trial import TIME_IS_UP, run_trial
 from tests.support.scripted import CRASH, Script, ScriptedLauncher
 from tests.support.trials import STUDY
 
@@ -36,7 +37,7 @@ def run(
     order: TrialOrder,
     *,
     deadline_s: float | None = None,
-    deserves_more: Judge = lambda _: True,
+    choose_live: NextLive = lambda _, orders: orders[0],
     phases: list[str] | None = None,
     study: Study = STUDY,
 ) -> tuple[TrialRecord, ...]:
@@ -48,7 +49,7 @@ def run(
         on_phase=([] if phases is None else phases).append,
         find_twin=lambda _: None,
         deadline_s=deadline_s,
-        deserves_more=deserves_more,
+        choose_live=choose_live,
     )
 
 
@@ -115,21 +116,18 @@ def test_a_value_that_changes_nothing_or_cannot_be_set_is_left_out(tmp_path: Pat
     assert lives(launcher) == ["live 2", "live 32"]
 
 
-def test_the_first_values_that_tell_something_are_measured_and_no_more(tmp_path: Path) -> None:
-    measured = run(engine(), tmp_path, beside(1, 2, 3))
+def test_what_is_chosen_is_measured_until_nothing_is(tmp_path: Path) -> None:
+    seen: list[list[tuple[float, ...] | None]] = []
 
-    assert [record.candidate[LIMIT] for record in measured] == [32, 1, 2]
-    assert len(measured) == 1 + MOST
+    def last_of_three(records: Sequence[TrialRecord], orders: Sequence[TrialOrder]) -> TrialOrder | None:
+        seen.append([each.objectives for each in records])
+        return orders[-1] if len(orders) > 1 else None
 
+    measured = run(engine(), tmp_path, beside(1, 2, 3), choose_live=last_of_three)
 
-def test_after_a_value_that_suffices_comes_one_nearer_to_the_launched(tmp_path: Path) -> None:
-    assert [each.candidate[LIMIT] for each in run(engine(), tmp_path, beside(2, 1, 3))] == [32, 2, 3]
-
-
-def test_after_a_value_that_does_not_mend_what_is_missed_comes_a_lower_one(tmp_path: Path) -> None:
-    slow = engine(ttft_s=3.0)
-
-    assert [each.candidate[LIMIT] for each in run(slow, tmp_path, beside(2, 3, 1))] == [32, 2, 1]
+    assert [record.candidate[LIMIT] for record in measured] == [32, 3, 2]
+    values = [each.objectives for each in measured]
+    assert seen == [values[:1], values[:2], values[:3]]
 
 
 def test_a_limit_that_only_a_load_beside_the_point_reaches_is_left_out(tmp_path: Path) -> None:
@@ -148,26 +146,6 @@ def test_a_limit_that_only_a_load_beside_the_point_reaches_is_left_out(tmp_path:
 
 def test_an_engine_that_can_change_nothing_is_measured_as_it_was_launched(tmp_path: Path) -> None:
     assert len(run(ScriptedLauncher(lambda *_: Script()), tmp_path, beside(2))) == 1
-
-
-def test_nothing_is_measured_beside_what_does_not_deserve_it_or_at_a_dearer_price_than_a_launch(
-    tmp_path: Path,
-) -> None:
-    assert len(run(engine(), tmp_path, beside(2), deserves_more=lambda _: False)) == 1
-    assert len(run(engine(start_s=1.0), tmp_path, beside(2))) == 1
-
-
-def test_who_deserves_more_is_told_what_was_measured(tmp_path: Path) -> None:
-    seen: list[TrialRecord] = []
-
-    def deserves_nothing(record: TrialRecord) -> bool:
-        seen.append(record)
-        return False
-
-    (host,) = run(engine(), tmp_path, beside(2), deserves_more=deserves_nothing)
-
-    assert seen[0].objectives == host.objectives
-    assert seen[0].verdict == host.verdict
 
 
 def test_a_value_that_the_engine_refuses_is_spoilt_and_the_last(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from autotune.errors import StudyError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import Answer
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gp.history import PARTIAL
+from autotune.search.live_candidates import expected_flags
 from autotune.search.place import place_of
 from autotune.search.repeats import SearchEnd
 from autotune.search.sampler import (
@@ -26,12 +27,16 @@ from autotune.search.sampler import (
     SpaceSampler,
     coordinates,
     make_sampler,
+    placed,
     trial_at,
 )
 from autotune.search.storage import disconnect, open_study, parsing, storage_errors
 from autotune.slo import violation
 from autotune.space import Candidate, FlagValue
 from autotune.study import Study, load_study
+
+if TYPE_CHECKING:
+    from autotune.search.gp.appraisal import Appraisal
 
 _STATES = {
     Outcome.MEASURED: TrialState.COMPLETE,
@@ -153,10 +158,16 @@ class Ledger:
         """Return the sampler's next candidate for the search, and what it knows of what is left to gain."""
         return self._sampler.propose(self._optuna)
 
-    def order_of(self, knowns: Sequence[Mapping[str, FlagValue]]) -> list[int]:
-        """Return the indices of candidates in the sampler's order, the best first; given as in `ask_for`."""
+    def appraise(
+        self, knowns: Sequence[Mapping[str, FlagValue]], *, host: int | None = None
+    ) -> "Appraisal | None":
+        """Return what tells the promise of candidates, given as in `ask_for`.
+
+        None if the sampler cannot tell. `host`: a trial that runs now and whose result will be told to it;
+        then it also tells the promise of the best others.
+        """
         places = [coordinates(self.study.space, known) for known in knowns]
-        return self._sampler.order_of(self._optuna, places)
+        return self._sampler.appraise(self._optuna, places, host=host)
 
     def worth_of(self, trials: Sequence[NumberedTrial]) -> list[float] | None:
         """Return what the sampler believes a fresh launch of each candidate to be worth, if it can."""
@@ -206,9 +217,9 @@ class Ledger:
         trial_id = self._id_of(asked.number)
         self._set_attribute(asked, "record", _text(record))
         trial = Trial(self._optuna, trial_id)
-        for judged in record.verdict.ceilings if record.verdict else ():
-            trial.set_constraint(judged.ceiling, violation(judged))
-        if {point.load for point in record.stops} & {goal.quantity.load for goal in self.study.slo.goals}:
+        for ceiling, value in _constraints(record).items():
+            trial.set_constraint(ceiling, value)
+        if _is_partial(record, self.study):
             self._set_attribute(asked, PARTIAL, value=True)
         state = _STATES[record.outcome]
         values = list(record.objectives or ()) if state is TrialState.COMPLETE else None
@@ -314,6 +325,27 @@ class HistoryReader:
         """
         with storage_errors(self._folder):
             return self._ledger.history()
+
+
+def finished_at(study: Study, record: TrialRecord) -> FrozenTrial:
+    """Return a measured trial as it would be told, without telling it."""
+    known = expected_flags(study.space, record.to_candidate())
+    return create_trial(
+        values=list(record.objectives or ()),
+        user_attrs={PARTIAL: _is_partial(record, study)},
+        constraints=_constraints(record),
+        **placed(study.space, coordinates(study.space, known)),
+    )
+
+
+def _constraints(record: TrialRecord) -> dict[str, float]:
+    return {each.ceiling: violation(each) for each in record.verdict.ceilings} if record.verdict else {}
+
+
+def _is_partial(record: TrialRecord, study: Study) -> bool:
+    """Whether an objective's load was stopped while it ran."""
+    goals = {goal.quantity.load for goal in study.slo.goals}
+    return any(point.load in goals for point in record.stops)
 
 
 def _asking(

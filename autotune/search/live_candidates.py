@@ -1,80 +1,102 @@
 """Which candidates can be measured on the engine of another one: they differ in a flag that it changes live.
 
-In: the order of a launch, and what is known. Out: orders for further candidates on its engine, spread between
-the least value and the one launched. Pure. Invariant: such a candidate is of the search space, worth a trial,
-and differs in nothing else, nor would the space's conditions have it differ.
+In: the candidate of a launch, and what is known. Out: further candidates for its engine, spread between the
+least value and the one launched, or launches whose engines it could be measured on. Pure.
+Invariant: such a candidate is of the search space, worth a trial, and differs in nothing else, nor would the
+space's conditions have it differ.
 """
 
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice, pairwise
+from typing import TypeAlias
 
 from autotune.engine.dialect import EffectiveFlags, LiveFlag
 from autotune.engine.dialects import dialect_of
-from autotune.order import LiveValue, TrialOrder
-from autotune.record import Role
-from autotune.search.confirmation import NumberedTrial, best_of, finalists
-from autotune.slo import Decision, Slo
+from autotune.order import LiveValue
+from autotune.search.confirmation import NumberedTrial, best_of
+from autotune.slo import Slo
 from autotune.space import Candidate, Choices, FlagValue, IntRange, SearchSpace, Tunable
 
 _CANDIDATES = 6
 """How many are offered: of those that the load can tell apart, a trial measures fewer."""
 _LOOKED_AT = 24
 """How many are looked at for those, where some are not worth a trial."""
-_LIKELY_WINNERS = 2
-"""How many of the best may turn out to be the best: the second, and one that surely meets the SLO."""
+_LAUNCHES = 3
+"""How many higher values of a flag are offered for a launch in a candidate's place."""
+
+IsWorth: TypeAlias = Callable[[Candidate], bool]
 
 
-def live_orders(
+def candidates_beside(
     space: SearchSpace,
     slo: Slo,
-    host: TrialOrder,
+    host: Candidate,
     *,
     trials: Sequence[NumberedTrial],
-    is_worth: Callable[[Candidate], bool],
-) -> tuple[TrialOrder, ...]:
-    """Return orders as the host's, for candidates that its engine could be measured for as well.
+    is_worth: IsWorth,
+) -> tuple[Candidate, ...]:
+    """Return candidates that the host's engine could be measured for as well.
 
     `trials`: those that are settled. Each value lies in the middle, by ratio, of the widest gap between the
     least one, those that are known, and the one launched; or the most requests that the load has at once,
     above which a limit is never reached. The least one is above any that was too low elsewhere.
     """
-    told = {**space.flags, **expected_flags(space, host.candidate)}
-    engine = EffectiveFlags(flags=told, running_limit=1)
-    found: list[TrialOrder] = []
-    for name, flag in dialect_of(space.engine).live_flags(engine).items():
-        launched = told.get(name)
-        if isinstance(launched, int) and _is_free(space, name):
-            highest = min(launched, _most_at_once(slo) or launched)
-            lowest = _too_low(space, slo, name, trials)
-            values = [each for each in _values(space.tune[name], flag, highest) if each > lowest]
-            known = (trial.record.to_candidate() for trial in trials)
-            beside = [each.to_dict().get(name) for each in known if _agree(each, host.candidate, name)]
-            spread = _spread(values, [each for each in values if each in beside], highest)
-            for value in islice(spread, _LOOKED_AT):
-                candidate = Candidate.of({**host.candidate.to_dict(), name: value})
-                found.append(replace(host, candidate=candidate, live=LiveValue(name, value)))
-    return tuple(each for each in found if is_worth(each.candidate))[:_CANDIDATES]
+    found: list[Candidate] = []
+    for name, flag, launched in _live_flags(space, host):
+        highest = min(launched, _most_at_once(slo) or launched)
+        lowest = _too_low(space, slo, name, trials)
+        values = [each for each in _values(space.tune[name], flag, highest) if each > lowest]
+        known = (trial.record.to_candidate() for trial in trials)
+        beside = [each.to_dict().get(name) for each in known if _agree(each, host, name)]
+        spread = _spread(values, [each for each in values if each in beside], highest)
+        found += [Candidate.of({**host.to_dict(), name: value}) for value in islice(spread, _LOOKED_AT)]
+    return tuple(islice(filter(is_worth, found), _CANDIDATES))
 
 
-def deserves_more(trials: Sequence[NumberedTrial], measured: NumberedTrial, slo: Slo) -> bool:
-    """Whether a candidate just measured is worth more of its engine's time, after these trials.
+def launches_for(
+    space: SearchSpace, slo: Slo, candidate: Candidate, *, is_worth: IsWorth
+) -> tuple[Candidate, ...]:
+    """Return what could be launched in a candidate's place, which could be measured on its engine as well.
 
-    The baseline is, so that what a flag does is known early. Later the likely winners are, and who misses a
-    ceiling, which another value may mend.
+    Those are the highest value that the load can tell from lower ones, and some between.
     """
-    verdict = measured.record.verdict
-    misses = verdict is not None and verdict.decision is Decision.MISSED
-    is_first = measured.record.role is Role.BASELINE
-    return is_first or misses or measured in finalists((*trials, measured), slo, count=_LIKELY_WINNERS)
+    most = _most_at_once(slo) or math.inf
+    found: list[Candidate] = []
+    for name, flag, own in _live_flags(space, candidate):
+        above = [each for each in _values(space.tune[name], flag, math.inf) if each > own]
+        if above and own < most:
+            highest = above[min(bisect_left(above, most), len(above) - 1)]
+            between = _spread([own, *(each for each in above if each < highest)], (own,), highest)
+            values = (highest, *islice(between, _LAUNCHES - 1))
+            found += [Candidate.of({**candidate.to_dict(), name: value}) for value in values]
+    return tuple(filter(is_worth, found))
+
+
+def live_value(candidate: Candidate, host: Candidate) -> LiveValue:
+    """Return what makes a candidate of the one that its engine was launched for."""
+    launched = host.to_dict()
+    changed = [(name, value) for name, value in candidate.to_dict().items() if launched.get(name) != value]
+    ((name, value),) = changed
+    assert isinstance(value, int)  # noqa: S101 - no other is changed live
+    return LiveValue(name, value)
 
 
 def expected_flags(space: SearchSpace, candidate: Candidate) -> dict[str, FlagValue]:
     """Return a candidate's flags, with the engine's own choices for those that it leaves out."""
     flags = candidate.to_dict()
     return {**dialect_of(space.engine).known_defaults(space, flags), **flags}
+
+
+def _live_flags(space: SearchSpace, candidate: Candidate) -> Iterator[tuple[str, LiveFlag, int]]:
+    """Yield the flags of a candidate's engine that can be changed live, and what it is launched with."""
+    told = {**space.flags, **expected_flags(space, candidate)}
+    engine = EffectiveFlags(flags=told, running_limit=1)
+    for name, flag in dialect_of(space.engine).live_flags(engine).items():
+        launched = told.get(name)
+        if isinstance(launched, int) and _is_free(space, name):
+            yield name, flag, launched
 
 
 def _is_free(space: SearchSpace, name: str) -> bool:
@@ -123,11 +145,11 @@ def _too_low(space: SearchSpace, slo: Slo, name: str, trials: Sequence[NumberedT
     return max(lows)
 
 
-def _values(tunable: Tunable, flag: LiveFlag, highest: int) -> list[int]:
+def _values(tunable: Tunable, flag: LiveFlag, highest: float) -> list[int]:
     """Return what the space has between the least value that the engine takes and, left out, the highest."""
     match tunable:
         case IntRange(bounds=(low, high), multiple_of=step):
-            found = [*range(tunable.snap(low), min(high + 1, highest), step)]
+            found = [*range(tunable.snap(low), int(min(high + 1, highest)), step)]
         case Choices(choices=choices):
             found = sorted(each for each in choices if isinstance(each, int) and not isinstance(each, bool))
         case _:

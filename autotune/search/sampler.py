@@ -41,6 +41,7 @@ from autotune.space import (
 )
 
 if TYPE_CHECKING:
+    from autotune.search.gp.appraisal import Appraisal
     from autotune.search.gp.prior import Prior
     from autotune.search.gp.sampler import CrashAwareSampler
 
@@ -136,16 +137,20 @@ class SpaceSampler:
                 self._judge.sample_relative(study, running, self._distributions)
             return Proposal(candidate, self._judge.expected_gain)
 
-    def order_of(self, study: Study, places: Sequence[Mapping[str, FlagValue]]) -> list[int]:
-        """Return the indices of candidates, given by where they lie, the most promising first.
+    def appraise(
+        self, study: Study, places: Sequence[Mapping[str, FlagValue]], *, host: int | None
+    ) -> "Appraisal | None":
+        """Return what tells the promise of candidates, given by where they lie; None if nobody can.
 
-        As they come, for a sampler that cannot tell.
+        `host`: the number of a trial that runs now, whose result will be told to it; then it also tells the
+        promise of the best others.
         """
         if self._judge is None or self._judge is not self._inner:
-            return list(range(len(places)))
+            return None
         with threadpool_limits(limits=1, user_api="blas"):
-            running = create_trial(state=TrialState.RUNNING)
-            return self._judge.order_of(study, running, self._relative, places)
+            trial = create_trial(state=TrialState.RUNNING)
+            trial.number = -1 if host is None else host
+            return self._judge.appraise(study, trial, self._relative, places, has_others=host is not None)
 
     def worth_of(self, study: Study, places: Sequence[Mapping[str, FlagValue]]) -> list[float] | None:
         """Return what a launch of each candidate is believed to be worth, None if nobody can tell.
@@ -278,13 +283,16 @@ def distribution_of(tunable: Tunable) -> BaseDistribution:
 
 def trial_at(space: SearchSpace, where: Mapping[str, FlagValue], attributes: dict[str, Any]) -> FrozenTrial:
     """Return a trial to begin, whose parameters are these flags of the space, in the space's order."""
+    return create_trial(state=TrialState.RUNNING, user_attrs=attributes, **placed(space, where))
+
+
+def placed(space: SearchSpace, where: Mapping[str, FlagValue]) -> dict[str, Any]:
+    """Return parameters and distributions of a trial that lies here."""
     names = [name for name in space.tune if name in where]
-    return create_trial(
-        state=TrialState.RUNNING,
-        params={name: where[name] for name in names},
-        distributions={name: distribution_of(space.tune[name]) for name in names},
-        user_attrs=attributes,
-    )
+    return {
+        "params": {name: where[name] for name in names},
+        "distributions": {name: distribution_of(space.tune[name]) for name in names},
+    }
 
 
 def _range(tunable: IntRange | FloatRange) -> tuple[float, float, bool]:

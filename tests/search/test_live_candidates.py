@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.order import TrialOrder
-from autotune.record import Role
-from autotune.search.live_candidates import deserves_more, live_orders
+from autotune.search.live_candidates import candidates_beside, launches_for, live_value
 from autotune.slo import Slo
 from autotune.space import Candidate, FlagValue, SearchSpace
 from tests.support.trials import STUDY, measured, numbered
@@ -45,18 +43,18 @@ def values(
     known: tuple[dict[str, FlagValue], ...] = (),
     unworthy: tuple[int, ...] = (),
 ) -> list[int]:
-    orders = live_orders(
+    found = candidates_beside(
         space,
         slo,
-        TrialOrder(7, Role.SEARCH, Candidate.of(host), None, measure_all=False),
+        Candidate.of(host),
         trials=numbered(*(measured(100.0, flags=each) for each in known)),
         is_worth=lambda candidate: candidate.to_dict()[LIMIT] not in unworthy,
     )
-    for order in orders:
-        assert order.live is not None
-        assert order.live.flag == LIMIT
-        assert order.candidate == Candidate.of({**host, LIMIT: order.live.value})
-    return [order.live.value for order in orders if order.live]
+    lives = [live_value(each, Candidate.of(host)) for each in found]
+    for candidate, live in zip(found, lives, strict=True):
+        assert live.flag == LIMIT
+        assert candidate == Candidate.of({**host, LIMIT: live.value})
+    return [live.value for live in lives]
 
 
 def test_values_lie_in_the_middle_of_what_is_not_known_the_least_one_last() -> None:
@@ -149,18 +147,30 @@ def test_whatever_is_offered_is_new_smaller_and_of_the_space(
     assert known.isdisjoint(offered)
 
 
-def test_the_baseline_and_the_likely_winners_deserve_more_and_anybody_if_none_may_win() -> None:
-    earlier = numbered(measured(100.0), measured(120.0), measured(90.0))
+def launched_for(
+    space: SearchSpace, proposal: dict[str, FlagValue], *, slo: Slo = OPEN, unworthy: tuple[int, ...] = ()
+) -> list[FlagValue]:
+    found = launches_for(
+        space, slo, Candidate.of(proposal), is_worth=lambda each: each.to_dict()[LIMIT] not in unworthy
+    )
+    assert all(live_value(Candidate.of(proposal), each).value == proposal[LIMIT] for each in found)
+    return [each.to_dict()[LIMIT] for each in found]
 
-    def deserves(value: float, role: Role = Role.SEARCH, ttft_s: float = 0.5) -> bool:
-        new = measured(value, role=role, ttft_s=ttft_s)
-        return deserves_more(earlier, numbered(*(each.record for each in earlier), new)[-1], STUDY.slo)
 
-    assert deserves(130.0)
-    assert deserves(110.0)
-    assert not deserves(80.0)
-    assert deserves(80.0, ttft_s=3.0)
-    assert deserves(80.0, role=Role.BASELINE)
+def test_for_a_candidate_the_highest_value_that_matters_may_be_launched_and_some_between() -> None:
+    space = space_of({"choices": [8, 16, 32, 64, 128, 256]})
+
+    assert launched_for(space, {LIMIT: 16}) == [256, 64, 32]
+    assert launched_for(space, {LIMIT: 16}, slo=CLOSED) == [128, 64, 32]
+    assert launched_for(space, {LIMIT: 16}, unworthy=(256,)) == [64, 32]
+    assert launched_for(space, {LIMIT: 128}) == [256]
+
+
+def test_nothing_is_launched_for_what_no_load_can_tell_from_a_higher_value() -> None:
+    space = space_of({"choices": [8, 16, 32, 64, 128, 256]})
+
+    assert launched_for(space, {LIMIT: 128}, slo=CLOSED) == []
+    assert launched_for(space, {LIMIT: 256}) == []
 
 
 def test_a_value_below_one_that_was_too_low_elsewhere_is_not_offered() -> None:
@@ -172,11 +182,11 @@ def test_a_value_below_one_that_was_too_low_elsewhere_is_not_offered() -> None:
         measured(95.0, flags={**lpm, LIMIT: 64}),
         measured(200.0, flags={**lpm, LIMIT: 128}, ttft_s=3.0),
     )
-    host = TrialOrder(7, Role.SEARCH, Candidate.of({LIMIT: 128}), None, measure_all=False)
+    host = Candidate.of({LIMIT: 128})
 
     def offered(slo: Slo) -> set[int]:
-        orders = live_orders(space, slo, host, trials=trials, is_worth=lambda _: True)
-        return {order.live.value for order in orders if order.live}
+        found = candidates_beside(space, slo, host, trials=trials, is_worth=lambda _: True)
+        return {live_value(each, host).value for each in found}
 
     assert offered(OPEN) == {32, 64}
     assert 8 in offered(slo_of({"rate": 4, "requests": 300}, more=("minimise ttft p95 at rate 4",)))

@@ -69,7 +69,7 @@ def history_of(study: Study, trial: FrozenTrial, names: set[str], is_crash: IsCr
     trials = [each for each in _others(study, trial) if names & each.params.keys()]
     return History(
         seen=tuple(
-            _seen(each, signs, crashed=each.state is not TrialState.COMPLETE)
+            seen_of(each, signs, crashed=each.state is not TrialState.COMPLETE)
             for each in trials
             if each.state is TrialState.COMPLETE or (each.state.is_finished() and is_crash(each))
         ),
@@ -91,7 +91,8 @@ def _others(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
     return [each for each in study.get_trials(deepcopy=False) if each.number != trial.number]
 
 
-def _seen(trial: FrozenTrial, signs: tuple[float, ...], *, crashed: bool) -> Seen:
+def seen_of(trial: FrozenTrial, signs: tuple[float, ...], *, crashed: bool = False) -> Seen:
+    """Return what one finished trial says; `signs` as in a `History`."""
     told = () if crashed or trial.values is None else trial.values
     is_measured = bool(told) and all(map(math.isfinite, told))
     return Seen(

@@ -35,6 +35,16 @@ class Batch:
     points: Array
     predictions: Sequence[Prediction] | None
 
+    def part(self, rows: Sequence[int]) -> "Batch":
+        """Return some of them."""
+        told = self.predictions
+        return Batch(self.points[list(rows)], None if told is None else [told[row] for row in rows])
+
+    def joined(self, others: "Batch") -> "Batch":
+        """Return them with others behind; both have predictions, or neither has."""
+        told = None if self.predictions is None else [*self.predictions, *(others.predictions or ())]
+        return Batch(np.vstack((self.points, others.points)), told)
+
 
 @dataclass(frozen=True)
 class _Objective:
@@ -91,19 +101,23 @@ class Model:
 
         `noise`: what a launch adds to that, the standard deviation of a constraint's logarithm.
         """
-        total = np.zeros(len(batch.points))
+        total = self.log_survival(batch)
         for key, output in self._constraints.items():
             if output is not None:
                 mean, deviation = output.predict(batch.points, _expected_constraint(key, batch.predictions))
                 total += log_ndtr(-mean / np.hypot(self._widened(output, deviation, batch), noise))
-        if self._crash is not None:
-            mean, deviation = self._crash.predict(batch.points, self._expected_crash(batch.predictions))
-            total += log_ndtr((_SAFE_LABEL - mean) / deviation)
         return total
+
+    def log_survival(self, batch: Batch) -> Array:
+        """Return the logarithm of the chance that each candidate does not crash."""
+        if self._crash is None:
+            return np.zeros(len(batch.points))
+        mean, deviation = self._crash.predict(batch.points, self._expected_crash(batch.predictions))
+        return np.asarray(log_ndtr((_SAFE_LABEL - mean) / deviation))
 
     def feasible(self) -> Batch:
         """Return the trials that were measured and met every constraint."""
-        return self._part([index for index, each in enumerate(self._history.seen) if each.is_feasible])
+        return self._seen.part([row for row, each in enumerate(self._history.seen) if each.is_feasible])
 
     def gain_unit(self) -> float | None:
         """Return what an improvement is to be divided by to be a share of the best feasible trial's value.
@@ -116,10 +130,6 @@ class Model:
             return None
         return 1.0 if self._objectives[0].is_log else abs(float(known[0].max())) or None
 
-    def _part(self, rows: list[int]) -> Batch:
-        told = self._seen.predictions
-        return Batch(self._seen.points[rows], None if told is None else [told[row] for row in rows])
-
     def _measured(self) -> list[int]:
         return [row for row, each in enumerate(self._history.seen) if each.values is not None]
 
@@ -127,7 +137,7 @@ class Model:
         rows = [row for row in self._measured() if not self._history.seen[row].is_partial]
         told = [each.values[objective.index] for each in self._history.whole if each.values]
         targets = np.array([objective.target(value) for value in told], dtype=float)
-        return self._output(rows, targets, objective.expected(self._part(rows).predictions), self._error)
+        return self._output(rows, targets, objective.expected(self._seen.part(rows).predictions), self._error)
 
     def _widened(self, output: Output, deviation: Array, batch: Batch) -> Array:
         """Return the deviations, wider where the prior is less sure of itself than it usually is."""
@@ -145,7 +155,7 @@ class Model:
         rows = [row for row in self._measured() if key in self._history.seen[row].constraints]
         targets = np.array([signed_log(self._history.seen[row].constraints[key]) for row in rows])
         return self._output(
-            rows, targets, _expected_constraint(key, self._part(rows).predictions), self._error
+            rows, targets, _expected_constraint(key, self._seen.part(rows).predictions), self._error
         )
 
     def _crash_output(self) -> Output | None:

@@ -6,6 +6,7 @@ not proposed again while another one is left; nothing is proposed that the domai
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from autotune.search.gp.acquisition import log_promise, log_worth
+from autotune.search.gp.appraisal import Appraisal
 from autotune.search.gp.encoding import Encoding
 from autotune.search.gp.history import History, IsCrash, Seen, has_failed, history_of, joint_space
 from autotune.search.gp.kernel import Array
@@ -30,6 +32,8 @@ _RANDOM_WITH_PRIOR, _NEAR_WITH_PRIOR = 256, 8
 _LAUNCH_NOISE = 0.02
 """By how much launches of one candidate differ in what ceilings are for, as far as a model does not tell."""
 _BEST = 5
+_OTHERS = 200
+"""How many of the most promising are weighed against candidates in question."""
 _SPREAD_TRIES = 16
 _TRIED = 1e6
 """Subtracted from a logarithm: below everything that was not tried."""
@@ -113,27 +117,37 @@ class CrashAwareSampler(BaseSampler):
             return {}
         encoding, history = self._look(study, trial, search_space)
         nothing: _Ranked = ({}, None)
-        ranked = self._ranked(history, encoding)
-        accepted = (each for each in ranked if self._domain is None or self._domain.accepts(each[0]))
-        params, self._gain = next(accepted, nothing)
+        params, self._gain = next(self._accepted(history, encoding), nothing)
         return params
 
-    def order_of(
+    def appraise(
         self,
         study: Study,
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
         rows: Sequence[Mapping[str, Any]],
-    ) -> list[int]:
-        """Return the places of these complete candidates, the most promising first.
+        *,
+        has_others: bool,
+    ) -> Appraisal | None:
+        """Return what tells how these complete candidates compare, None where trials are still spread.
 
-        As they come, where trials are still spread over the space.
+        `trial` is left out of what is known or pending. `has_others`: also how they compare with the best
+        others that are accepted, those around the first row among them.
         """
         encoding, history = self._look(study, trial, search_space)
-        if not rows or self._spreads(history):
-            return list(range(len(rows)))
-        model = self._model(history, encoding, self._batch(encoding, rows))
-        return [int(place) for place in np.argsort(-log_promise(model, self._generator), kind="stable")]
+        if self._spreads(history):
+            return None
+        others = self._accepted(history, encoding, rows[:1]) if has_others else iter(())
+        return Appraisal(
+            encoding,
+            history,
+            seen=self._batch(encoding, [each.params for each in history.seen]),
+            pending=self._batch(encoding, history.pending),
+            rows=rows,
+            own=self._batch(encoding, rows),
+            others=self._batch(encoding, [each for each, _ in islice(others, _OTHERS)]),
+            seed=int(self._generator.integers(2**32)),
+        )
 
     def worth_of(
         self,
@@ -172,12 +186,21 @@ class CrashAwareSampler(BaseSampler):
             pool=pool,
         )
 
-    def _ranked(self, history: History, encoding: Encoding) -> Iterator[_Ranked]:
+    def _accepted(
+        self, history: History, encoding: Encoding, near: Sequence[Mapping[str, Any]] = ()
+    ) -> Iterator[_Ranked]:
+        """Yield what the domain accepts, the most promising first; look also near these candidates."""
+        ranked = self._ranked(history, encoding, near)
+        return (each for each in ranked if self._domain is None or self._domain.accepts(each[0]))
+
+    def _ranked(
+        self, history: History, encoding: Encoding, near: Sequence[Mapping[str, Any]]
+    ) -> Iterator[_Ranked]:
         """Yield complete candidates, the most promising first and those that were tried last."""
         tried = encoding.units([*(each.params for each in history.seen), *history.pending])
         if self._spreads(history):
             return ((each, None) for each in self._completed(encoding, self._spread(encoding, tried)))
-        rows = self._pool(history, encoding)
+        rows = self._pool(history, encoding, near)
         batch = self._batch(encoding, rows)
         model = self._model(history, encoding, batch)
         promise = log_promise(model, self._generator)
@@ -195,12 +218,14 @@ class CrashAwareSampler(BaseSampler):
             units[:_SPREAD_TRIES] = units[np.argsort(-apart, kind="stable")]
         return units
 
-    def _pool(self, history: History, encoding: Encoding) -> list[dict[str, Any]]:
-        """Return candidates over the whole space and around the best trials.
+    def _pool(
+        self, history: History, encoding: Encoding, near: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return candidates over the whole space, around the best trials and near some.
 
         Those that a prior has predicted are kept for the next time, since they cost nothing any more.
         """
-        best = encoding.units([each.params for each in _best(history)])
+        best = encoding.units([*(each.params for each in _best(history)), *near])
         if self._prior is None:
             return self._drawn(encoding, _RANDOM, best, _NEAR)
         count = 0 if self._screened else _RANDOM_WITH_PRIOR
