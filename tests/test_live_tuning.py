@@ -15,6 +15,7 @@ from autotune.space import FlagValue
 from autotune.study import Study
 from autotune.tuner import TrialEnded, tune
 from tests.benchmarks import live_values
+from tests.benchmarks.live_values import Live
 from tests.support.scripted import Script, ScriptedLauncher
 from tests.support.simulated import LLAMA
 from tests.support.trials import STUDY
@@ -171,10 +172,10 @@ def test_a_later_call_goes_on_with_what_was_measured_live(tmp_path: Path) -> Non
 def test_where_the_limit_matters_a_study_needs_fewer_launches_with_live_values() -> None:
     launches, worth = 6, 2850.0  # 95 % of the best that is known
 
-    def needed(seed: int, *, live: bool) -> float:
+    def needed(seed: int, live: Live) -> float:
         history = live_values.history(SamplerKind.GP, seed, live=live, launches=launches)
         return min(live_values.reached(history, worth).launches, launches + 1)
 
-    without, within = (sum(needed(seed, live=live) for seed in (4, 5)) for live in (False, True))
+    without, within = (sum(needed(seed, live) for seed in (4, 5)) for live in (Live.NONE, Live.PROMISE))
 
     assert within < without

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
 
 from autotune.search.gp.acquisition import log_promise
 from autotune.search.gp.encoding import Encoding
-from autotune.search.gp.history import History, seen_of
+from autotune.search.gp.history import History, Seen, seen_of
 from autotune.search.gp.kernel import Array
 from autotune.search.gp.model import Batch, Model
 
@@ -46,16 +47,19 @@ class Appraisal:
 
     def promises(self, told: Sequence[FrozenTrial] = ()) -> Promises:
         """Return what there is to promise once these trials are told, measured ones of the rows."""
-        ended = [seen_of(each, self.history.signs) for each in told]
+        with threadpool_limits(limits=1, user_api="blas"):
+            model = self._model([seen_of(each, self.history.signs) for each in told])
+            promise = log_promise(model, np.random.default_rng(self.seed))
+            count = len(self.rows)
+            other = float(promise[count:].max(initial=-np.inf))
+            return Promises(promise[:count], model.log_survival(self.own), other)
+
+    def _model(self, ended: Sequence[Seen]) -> Model:
         at = [self.rows.index(each.params) for each in ended]
-        model = Model(
+        return Model(
             replace(self.history, seen=(*self.history.seen, *ended)),
             self.encoding,
             seen=self.seen.joined(self.own.part(at)),
             pending=self.pending,
             pool=self.own.joined(self.others),
         )
-        promise = log_promise(model, np.random.default_rng(self.seed))
-        count = len(self.rows)
-        other = float(promise[count:].max(initial=-np.inf))
-        return Promises(promise[:count], model.log_survival(self.own), other)
