@@ -56,8 +56,7 @@ class ByPromise:
 class FewNearby:
     """The first ones offered, `MOST` of them, beside what deserves it, if a load takes less than the launch.
 
-    Where nobody knows what they promise: of a sampler without a model, or before that knows enough.
-    `trials`: what was told at the trial's begin; `number`: its own.
+    For a sampler without a model. `trials`: what was told at the trial's begin; `number`: its own.
     """
 
     study: Study

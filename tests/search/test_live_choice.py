@@ -172,10 +172,16 @@ def test_samplers_without_a_model_choose_a_few_nearby(ledger: Ledger) -> None:
     assert isinstance(choice(ledger, 60, launch_s=900.0), FewNearby)
 
 
-def test_a_model_that_knows_too_little_does_too(ledger: Ledger) -> None:
-    planner = planner_of(ledger, 2, 4, launch_s=900.0)
+@pytest.mark.parametrize(("launch_s", "expected"), [(900.0, 60), (0.0, None)])
+def test_while_nothing_is_known_all_promise_the_same_and_the_cheaper_is_measured(
+    ledger: Ledger, launch_s: float, expected: int | None
+) -> None:
+    ledger.ask(Proposal(HOST.candidate, None))
+    planner = planner_of(ledger, launch_s=launch_s)
+    choose = planner.choice(0, HOST.candidate, [Candidate.of({LIMIT: each}) for each in (60, 30)])
+    records = [rises_to(60, 256, launch_s=launch_s - 1.0)]
 
-    assert isinstance(planner.choice(2, HOST.candidate, [Candidate.of({LIMIT: 60})]), FewNearby)
+    assert chosen(choose, records, 60, 30) == expected
 
 
 PROPOSAL = Candidate.of({LIMIT: 50})
@@ -205,10 +211,10 @@ def test_where_launches_are_as_cheap_as_loads_the_proposal_itself_is_launched(le
 
 def test_the_proposal_is_launched_where_nothing_is_measured_live_or_nobody_can_tell(ledger: Ledger) -> None:
     off = Budget(measures_live=False)
-    planner = planner_of(ledger, *KNOWN[:2], launch_s=3600.0)
+    planner = planner_of(ledger, launch_s=3600.0)
     assert planner.ask(Proposal(PROPOSAL, None), ()).candidate == PROPOSAL
 
-    planner = planner_of(ledger, *KNOWN[2:], launch_s=3600.0, budget=off)
+    planner = planner_of(ledger, *KNOWN, launch_s=3600.0, budget=off)
     assert planner.ask(Proposal(PROPOSAL, None), ()).candidate == PROPOSAL
     assert planner.orders(HOST, (), first=()) == []
 

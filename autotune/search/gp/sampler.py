@@ -128,15 +128,13 @@ class CrashAwareSampler(BaseSampler):
         rows: Sequence[Mapping[str, Any]],
         *,
         has_others: bool,
-    ) -> Appraisal | None:
-        """Return what tells how these complete candidates compare, None where trials are still spread.
+    ) -> Appraisal:
+        """Return what tells how these complete candidates compare; from the start, when all promise the same.
 
         `trial` is left out of what is known or pending. `has_others`: also how they compare with the best
         others that are accepted, those around the first row among them.
         """
         encoding, history = self._look(study, trial, search_space)
-        if self._spreads(history):
-            return None
         others = self._accepted(history, encoding, rows[:1]) if has_others else iter(())
         return Appraisal(
             encoding,
