@@ -6,6 +6,10 @@ deserve it, as for a sampler without a model; and chosen by what they promise fo
 Prints after how many launches and minutes of the search (virtual time) the first candidate was measured that
 does not miss the SLO and is worth 95 and 98 % of the best value that half of all these studies came to:
 medians, and how many studies came there. "never": fewer than half did within the budget.
+
+Seen with ten seeds of gp, in minutes to 98 %: against no live values, two a launch take 0.43 of the time and
+those by promise 0.36 with start-ups of 15 minutes, and 0.64 and 0.79 with those of 1 minute. There the first
+engine seems to be kept for too many values: all promise the same until three are known.
 """
 
 import sys
