@@ -18,7 +18,7 @@ ourselves are not among the failed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -359,16 +359,19 @@ def join(first: Measurement, second: Measurement) -> Measurement:
 
 def _tokens_within(records: Sequence[RequestRecord], start: float, end: float) -> int:
     """Return the tokens that arrived in (start, end]; all arrive after the request was due and by its end."""
-    counts = [_NOTHING]
+    inside, across = [], []
     for record in records:
-        if record.ended_s <= start or record.scheduled_s > end:
-            continue
         if record.scheduled_s > start and record.ended_s <= end:
-            counts.append(record.chunk_tokens)
-        else:
-            times_s = record.chunk_times_s
-            counts.append(record.chunk_tokens[(times_s > start) & (times_s <= end)])
-    return int(np.concatenate(counts).sum())
+            inside.append(record)
+        elif record.ended_s > start and record.scheduled_s <= end:
+            across.append(record)
+    times_s = np.concatenate((np.empty(0), *(record.chunk_times_s for record in across)))
+    is_within = (times_s > start) & (times_s <= end)
+    return int(_chunk_tokens(inside).sum() + _chunk_tokens(across)[is_within].sum())
+
+
+def _chunk_tokens(records: Iterable[RequestRecord]) -> NDArray[np.int64]:
+    return np.concatenate((_NOTHING, *(record.chunk_tokens for record in records)))
 
 
 def _within(value: float | None, limit: float) -> bool:

@@ -38,14 +38,16 @@ class Request:
 
 def conversations(requests: Iterable[Request]) -> Iterator[tuple[Request, ...]]:
     """Give the requests as conversations, lazily: a request, and those that wait for one before them."""
-    turns: list[Request] = []
+    turns: tuple[Request, ...] = ()
     for request in requests:
-        if turns and request.after is None:
-            yield tuple(turns)
-            turns = []
-        turns.append(request)
+        if request.after is not None:
+            turns = (*turns, request)
+            continue
+        if turns:
+            yield turns
+        turns = (request,)
     if turns:
-        yield tuple(turns)
+        yield turns
 
 
 @dataclass(frozen=True, slots=True)

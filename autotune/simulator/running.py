@@ -23,6 +23,7 @@ class RunningBatch:
         self._members: dict[Sequence, int] = {}
         self._ends: list[tuple[int, int, Sequence]] = []
         self._joins = 0
+        self._early_leaves = 0
         self._longest_offset: int | None = None
         self._end_sum = 0
         self._longest_output_tokens = 0
@@ -53,7 +54,11 @@ class RunningBatch:
             self._longest_offset = length - step
 
     def leave(self, sequence: Sequence) -> None:
-        """Remove a sequence and bring its own counts up to date."""
+        """Remove a sequence before its end and bring its own counts up to date."""
+        self._early_leaves += 1
+        self._remove(sequence)
+
+    def _remove(self, sequence: Sequence) -> None:
         joined = self._members.pop(sequence)
         self.size -= 1
         self._end_sum -= joined + sequence.to_generate
@@ -88,7 +93,7 @@ class RunningBatch:
         while self._ends and self._ends[0][0] <= self.step:
             entry = heapq.heappop(self._ends)
             if not self._is_stale(entry):
-                self.leave(entry[2])
+                self._remove(entry[2])
                 complete.append(entry[2])
         return complete
 
@@ -120,6 +125,8 @@ class RunningBatch:
         return min(self, key=lambda each: (self.generated(each), -each.input_tokens))
 
     def _is_stale(self, entry: tuple[int, int, Sequence]) -> bool:
+        if not self._early_leaves:
+            return False
         end, _, sequence = entry
         joined = self._members.get(sequence)
         return joined is None or joined + sequence.to_generate != end

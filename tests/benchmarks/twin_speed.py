@@ -21,12 +21,18 @@ simulates in eight launches, at most one in seven would find its own among those
 conservativeness and whatever of the running limit exceeds the concurrency never mattered.
 """
 
+import argparse
+import gc
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from autotune.cli import COLLECT_AFTER_ALLOCATIONS
 from autotune.search.gp.encoding import Encoding
 from autotune.search.sampler import SpaceDomain
 from autotune.search.twin import Twin
@@ -35,21 +41,56 @@ from autotune.simulator.profile import read_profile
 from autotune.slo import Slo
 from tests.benchmarks.search.problem import Problem
 from tests.benchmarks.search.simulated import SCENARIOS, Scenario, problem_of
+from tests.support.compiled import compiled_copy, run
 
 LIMIT_MS = 20.0
 CANDIDATES = 60
 REQUESTS = 300
+MANY = 1000
+LIMIT_S = 20.0
 
 
 def main() -> None:
+    arguments = parsed()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_ALLOCATIONS)
     print("scheduler:", "plain" if scheduler.__file__.endswith(".py") else "compiled")
+    (thousands if arguments.thousand else candidates)()
+    if arguments.both:
+        with tempfile.TemporaryDirectory() as name:
+            compiled_copy(Path(name), optimised=True)
+            options = ["--thousand"] if arguments.thousand else []
+            print(run(Path(name), "-m", "tests.benchmarks.twin_speed", *options), end="")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.twin_speed")
+    parser.add_argument("--both", action="store_true", help="then the same compiled by mypyc (a C compiler)")
+    parser.add_argument("--thousand", action="store_true", help="1,000 candidates a scenario, CPU seconds")
+    return parser.parse_args()
+
+
+def candidates() -> None:
     print(f"{'scenario':16}{'candidates':>11}{'mean ms':>9}{'median':>8}{'worst':>8}{'limit':>7}{'ratio':>7}")
     everything: list[float] = []
     for scenario in SCENARIOS:
-        spent_ms = costs_ms(two_points(scenario))
-        everything += spent_ms
-        show(scenario.name, spent_ms)
+        costs_ms = [cost_ms for cost_ms, starts in predicted(two_points(scenario), CANDIDATES) if starts]
+        everything += costs_ms
+        show(scenario.name, costs_ms)
     show("all", everything)
+
+
+def thousands() -> None:
+    print(f"{'scenario':16}{'candidates':>11}{'start':>7}{'CPU s':>8}{'limit':>7}{'ratio':>7}")
+    for scenario in SCENARIOS:
+        told = list(predicted(two_points(scenario), MANY))
+        spent_s = sum(cost_ms for cost_ms, _ in told) / 1000
+        can_start = sum(starts for _, starts in told)
+        print(
+            f"{scenario.name:16}{len(told):>11}{can_start:>7}{spent_s:>8.1f}"
+            f"{LIMIT_S:>7.0f}{spent_s / LIMIT_S:>7.2f}"
+        )
 
 
 def show(name: str, spent_ms: list[float]) -> None:
@@ -67,24 +108,21 @@ def two_points(scenario: Scenario) -> Scenario:
     return replace(scenario, slo={**scenario.slo, "load": load})
 
 
-def costs_ms(scenario: Scenario) -> list[float]:
-    """Return what each candidate that can start costs."""
+def predicted(scenario: Scenario, count: int) -> Iterator[tuple[float, bool]]:
+    """Yield what each candidate costs in ms, and whether it can start."""
     problem = problem_of(scenario)
     twin = Twin(read_profile(scenario.profile), problem.space, Slo.model_validate(scenario.slo))
-    spent_ms = []
-    for params in spread(problem):
+    for params in spread(problem, count):
         began_s = time.process_time()
         prediction = twin.predict(params)
-        if prediction.values is not None:
-            spent_ms.append(1000 * (time.process_time() - began_s))
-    return spent_ms
+        yield 1000 * (time.process_time() - began_s), prediction.values is not None
 
 
-def spread(problem: Problem) -> list[dict[str, object]]:
+def spread(problem: Problem, count: int) -> list[dict[str, object]]:
     """Return candidates all over the space, the same every time."""
     domain = SpaceDomain(problem.space, lambda _: True)
     encoding = Encoding(domain.distributions)
-    rows = encoding.spread(CANDIDATES, np.random.default_rng(3))
+    rows = encoding.spread(count, np.random.default_rng(3))
     return [dict(domain.complete(values)) for values in encoding.values(rows)]
 
 
