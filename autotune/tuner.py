@@ -125,7 +125,7 @@ class _Tuner:
         self._settle_the_past()
         allowance = allowance_s(self.budget, self.finished)
         self.deadline_s = None if allowance is None else self.slots.now_s + allowance
-        self.twin = twin_of(self.study) if sampler is SamplerKind.GP else None
+        self.twin = twin_of(self.study, self.folder) if sampler is SamplerKind.GP else None
         self.ledger.use(
             make_sampler(
                 sampler,

@@ -5,7 +5,7 @@ such a value and one more entry in `dialects.py`. Pure.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,28 @@ class FailureLine:
     kind: FailureKind
     by_phase: Mapping[StartPhase, FailureKind]
     is_cause: bool = True
+
+
+@dataclass(frozen=True)
+class DecodeStep:
+    """What a log says of a decode step: the mean of those between two of its lines.
+
+    `running`: requests that gained a token each; `tokens`: what they held together, halfway;
+    `seconds`: how long a step took; `has_graph`: whether it ran from a captured graph.
+    """
+
+    running: int
+    tokens: float
+    seconds: float
+    has_graph: bool = True
+
+
+class ReadDecodeSteps(Protocol):
+    """Reads in a log of rank 0 how long decode steps took."""
+
+    def __call__(self, lines: Iterable[str]) -> Iterator[DecodeStep]:
+        """Yield what is certain; an engine that logs nothing of the kind yields nothing."""
+        ...
 
 
 class RenderArgv(Protocol):
@@ -194,6 +216,7 @@ class Dialect:
     live_flags: FindLiveFlags
     start_lines: tuple[StartLine, ...]
     failure_lines: tuple[FailureLine, ...]
+    decode_steps: ReadDecodeSteps
     health_path: str
     info_path: str
     flush_path: str

@@ -1,7 +1,8 @@
 """The twin: what the simulator expects of a candidate, before a GPU second is spent on it.
 
-In: a study whose space names a profile, and its trials as they end. Out: predictions of objectives, ceilings
-and memory for the sampler (`gp.prior.Prior`), in virtual time, without noise. Runs the simulated scheduler.
+In: a study whose space names a profile, its trials as they end, their engines' logs. Out: predictions of
+objectives, ceilings and memory for the sampler (`gp.prior.Prior`), in virtual time, without noise. Runs the
+simulated scheduler.
 Invariants: the profile's constants are fitted again to everything that was measured, and predictions widen by
 what the fit leaves open; memory that does not suffice does not hide what the candidate would do if it did,
 since the profile's reserves are its least certain numbers; the simulated launcher has no twin, which would
@@ -9,6 +10,7 @@ be the truth itself and make every simulated study look better than a real one.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,9 @@ from autotune.metrics import Measurement, Metric, measure
 from autotune.record import TrialRecord
 from autotune.search.calibration.case import Statistic, statistics
 from autotune.search.calibration.evidence import Evidence, argv_of, evidence_of
-from autotune.search.calibration.fit import Calibration, calibrate
+from autotune.search.calibration.fit import NOISE, Calibration, calibrate
 from autotune.search.calibration.pool import fit_memory
+from autotune.search.calibration.steps import LoggedSteps, StepGroup
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gp.prior import Prediction
 from autotune.simulator.profile import Profile, read_profile
@@ -54,19 +57,23 @@ _LEAST = 1e-9
 _RATES = frozenset({Metric.OUTPUT_THROUGHPUT, Metric.TOTAL_THROUGHPUT, Metric.REQUEST_THROUGHPUT})
 
 
-def twin_of(study: Study) -> "Twin | None":
-    """Return the study's twin, None without a profile or if every launch is simulated."""
+def twin_of(study: Study, folder: Path | None = None) -> "Twin | None":
+    """Return the study's twin, None without a profile or if every launch is simulated.
+
+    `folder`: the study's, whose engines' logs it reads; None: it learns from records alone.
+    """
     space = study.space
     if space.profile is None or space.launcher is LauncherKind.SIMULATED:
         return None
-    return Twin(read_profile(space.profile), space, study.slo)
+    return Twin(read_profile(space.profile), space, study.slo, folder=folder)
 
 
 class Twin:
     """The simulator as a prior that learns."""
 
-    def __init__(self, profile: Profile, space: SearchSpace, slo: Slo) -> None:
+    def __init__(self, profile: Profile, space: SearchSpace, slo: Slo, *, folder: Path | None = None) -> None:
         self._profile = profile
+        self._folder = folder
         self._space = space
         self._slo = slo
         self._loads = [(point, offer(slo.workload, point, salt=0)) for point in slo.load]
@@ -92,7 +99,8 @@ class Twin:
             record = TrialRecord.model_validate_json(each.user_attrs["record"])
             self._trials[each.number] = NumberedTrial(each.number, record)
         if fresh:
-            self.learn_from(evidence_of(self._space, self._slo, self._trials.values()))
+            known = self._trials.values()
+            self.learn_from(evidence_of(self._space, self._slo, known, folder=self._folder))
 
     def learn_from(self, evidence: Evidence) -> None:
         """Fit the constants to this, which holds everything that was seen so far."""
@@ -100,10 +108,11 @@ class Twin:
         believed = self._calibration.profile.memory
         if abs(np.log(_pool_size(fitted) / _pool_size(self._calibration.profile))) < _SAME_POOL:
             fitted = fitted.model_copy(update={"memory": believed})
-        is_new = len(evidence.cases) > len(self._calibration.cases) + len(self._calibration.unstarted)
+        known = len(self._calibration.cases) + len(self._calibration.unstarted)
+        is_new = len(evidence.cases) > known or evidence.steps != self._calibration.steps
         if fitted.memory == believed and (not is_new or self._explains(evidence)):
             return
-        self._accept(calibrate(fitted, evidence.cases, start=self._calibration))
+        self._accept(calibrate(fitted, evidence.cases, evidence.steps, start=self._calibration))
 
     def predict(self, params: Mapping[str, Any]) -> Prediction:
         """Return what the simulator expects; the values are None if nothing can be served."""
@@ -149,7 +158,12 @@ class Twin:
             off = case.expected(rehearsal.schedules[0].replay(profile.step, profile.experts)) - case.logs
             if np.sqrt(np.mean(off**2)) > _CONTRADICTION * self._calibration.noise:
                 return False
-        return True
+        return self._explains_steps([each for each in evidence.steps if each not in self._calibration.steps])
+
+    def _explains_steps(self, fresh: Sequence[StepGroup]) -> bool:
+        profile = self._calibration.profile
+        off = LoggedSteps(fresh, least_noise=NOISE).residuals(profile.step, profile.experts)
+        return not fresh or bool(np.sqrt(np.mean(off**2)) <= _CONTRADICTION * self._calibration.noise)
 
     def _predicted(self, candidate: Candidate) -> Prediction:
         profile = self._calibration.profile

@@ -40,12 +40,16 @@ class Fit(Frozen):
 
     `noise_ratio`: the usual size of what is left; `deviations`: standard errors of the constants, relative
     (of `extend_fixed_s`: in units of 1024 times `extend_token_s`), 0.7 where nothing was learnt.
+    `log_lines`: how many lines of the engines' logs were used; `decode_step`: the usual size of the fit's
+    ratio to the decode steps that they tell, less 1.
     """
 
     study: str
     loads: tuple[FittedLoad, ...]
     noise_ratio: float
     deviations: dict[str, float]
+    log_lines: int = 0
+    decode_step: float | None = None
 
 
 class Experts(Frozen):

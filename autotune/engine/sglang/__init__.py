@@ -5,6 +5,7 @@ from pathlib import Path
 
 from autotune.engine.dialect import Dialect, VocabularyProbe
 from autotune.engine.sglang.argv import COMMAND, render_argv
+from autotune.engine.sglang.batch_lines import decode_steps
 from autotune.engine.sglang.defaults import known_defaults
 from autotune.engine.sglang.effective import parse_effective
 from autotune.engine.sglang.flags import load_catalogue, memory_use
@@ -24,6 +25,7 @@ SGLANG = Dialect(
     live_flags=live_flags,
     start_lines=START_LINES,
     failure_lines=FAILURE_LINES,
+    decode_steps=decode_steps,
     health_path="/health",
     info_path="/server_info",
     flush_path="/flush_cache",

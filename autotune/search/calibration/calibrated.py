@@ -45,9 +45,9 @@ def calibrated_profile(history: StudyHistory, *, base: str | None = None) -> Pro
         )
     believed = read_profile(name)
     evidence = evidence_of(space, slo, history.trials, folder=history.folder)
-    if not evidence.cases:
+    if not evidence.cases and not evidence.steps:
         raise StudyError(f"{history.folder} has no measured launch yet: there is nothing to fit to")
-    fit = calibrate(fit_memory(believed, evidence.pools), evidence.cases)
+    fit = calibrate(fit_memory(believed, evidence.pools), evidence.cases, evidence.steps)
     update = {
         "name": f"{believed.name}-calibrated",
         "provenance": _provenance(history, believed, fit),
@@ -79,6 +79,9 @@ def fit_table(profile: Profile) -> str:
         f"{_percent(each.tpot_mean, 9)}"
         for each in profile.fit.loads
     ]
+    if profile.fit.decode_step is not None:
+        off = f"{profile.fit.decode_step:.1%}"
+        lines.append(f"decode steps by {profile.fit.log_lines} lines of the engines' logs: usually {off} off")
     return "\n".join((profile.provenance.measured_by, header, *lines, profile.provenance.assumed))
 
 
@@ -98,6 +101,8 @@ def _fit(history: StudyHistory, fit: Calibration) -> Fit:
         loads=tuple(loads),
         noise_ratio=round(fit.noise, 4),
         deviations=deviations,
+        log_lines=sum(group.lines for group in fit.steps),
+        decode_step=round(float(np.median(np.expm1(np.abs(fit.step_residuals)))), 4) if fit.steps else None,
     )
 
 
@@ -105,11 +110,15 @@ def _provenance(history: StudyHistory, believed: Profile, fit: Calibration) -> P
     records = [trial.record for trial in history.trials if trial.record.effective is not None]
     mark = "SIMULATED: " if any(record.is_simulated for record in records) else ""
     versions = {str(each.effective.version) for each in records if each.effective and each.effective.version}
-    trials = sorted({case.trial for case in fit.cases if case.trial is not None})
+    trials = sorted(
+        {case.trial for case in fit.cases if case.trial is not None} | {group.trial for group in fit.steps}
+    )
+    lines = sum(group.lines for group in fit.steps)
+    logs = f" and {lines} lines of their logs" if lines else ""
     unlearnt = [name for name, error in fit.deviations.items() if error > _HARDLY_LEARNT * SPREAD]
     source = (
         f"{mark}study {history.study.name}, trials {_listed(trials)}: bounded least squares on their "
-        f"summaries, begun with the profile {believed.name}"
+        f"summaries{logs}, begun with the profile {believed.name}"
     )
     if fit.unstarted:
         source += f"; left out, as the model cannot start them: {_listed(c.label for c in fit.unstarted)}"

@@ -1,10 +1,11 @@
 """Fits a profile's step-time constants to what launches showed, and says how sure it is of them.
 
-In: a profile and `Case`s. Out: a `Calibration`: the constants, their covariance, how far off each case is.
-Runs the simulated scheduler. Bounded least squares on the logarithms of measured statistics, the profile
-itself counting as a measurement of every constant. The schedule of each case is simulated, the constants are
-fitted with the schedules held, and both are repeated until they agree. Invariant: with no cases the result is
-the profile.
+In: a profile, `Case`s and `StepGroup`s. Out: a `Calibration`: the constants, their covariance, how far off
+each is. Runs the simulated scheduler. Bounded least squares on the logarithms of measured statistics, the
+profile itself counting as a measurement of every constant. The schedule of each case is simulated, the
+constants are fitted with the schedules held, and both are repeated until they agree. A logged decode step
+needs no schedule: it is compared with the constants themselves. Invariant: with nothing to fit to, the
+profile stays.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from scipy.optimize import least_squares
 
 from autotune.search.calibration.case import Case
 from autotune.search.calibration.constants import MOST, SPREAD, Constants
+from autotune.search.calibration.steps import LoggedSteps, StepGroup
 from autotune.simulator.profile import Profile
 from autotune.simulator.rehearsal import rehearse
 from autotune.simulator.replay import Schedule
@@ -41,6 +43,7 @@ class Calibration:
 
     `residuals`: per case the logarithms of expected over measured. `noise`: their usual size, at least what
     was assumed of a measurement. `unstarted`: cases whose launch the simulator holds to be impossible.
+    `step_residuals`: the same of each group of logged decode steps.
     """
 
     profile: Profile
@@ -52,6 +55,8 @@ class Calibration:
     noise: float = NOISE
     unstarted: tuple[Case, ...] = ()
     schedules: tuple[Schedule, ...] = field(default=(), repr=False)
+    steps: tuple[StepGroup, ...] = ()
+    step_residuals: Vector = field(default_factory=lambda: np.zeros(0))
 
     @property
     def deviations(self) -> dict[str, float]:
@@ -69,13 +74,19 @@ class Calibration:
         ]
 
 
-def calibrate(profile: Profile, cases: Sequence[Case], *, start: Calibration | None = None) -> Calibration:
-    """Return the profile's constants fitted to the cases; `start`: an earlier fit of the same profile."""
+def calibrate(
+    profile: Profile,
+    cases: Sequence[Case],
+    steps: Sequence[StepGroup] = (),
+    *,
+    start: Calibration | None = None,
+) -> Calibration:
+    """Return the profile's constants fitted to all this; `start`: an earlier fit of the same profile."""
     constants = Constants.of(profile)
     shifts = np.zeros(len(constants.names)) if start is None else start.shifts
-    fit = _Fit(profile, constants, tuple(cases))
+    fit = _Fit(profile, constants, tuple(cases), tuple(steps))
     fit.simulate(shifts)
-    for _ in range(_ROUNDS if cases else 0):
+    for _ in range(_ROUNDS if cases or steps else 0):
         moved = fit.improve(shifts)
         has_settled = np.abs(shifts - moved).max() < _SETTLED
         shifts = moved
@@ -87,10 +98,14 @@ def calibrate(profile: Profile, cases: Sequence[Case], *, start: Calibration | N
 class _Fit:
     """Cases with the schedules they have under some constants."""
 
-    def __init__(self, profile: Profile, constants: Constants, cases: tuple[Case, ...]) -> None:
+    def __init__(
+        self, profile: Profile, constants: Constants, cases: tuple[Case, ...], steps: tuple[StepGroup, ...]
+    ) -> None:
         self._profile = profile
         self._constants = constants
         self._cases = cases
+        self._steps = steps
+        self._logged = LoggedSteps(steps, loads=(case.trial for case in cases), least_noise=NOISE)
         self._schedules: list[tuple[Case, Schedule]] = []
 
     def simulate(self, shifts: Vector) -> None:
@@ -149,6 +164,8 @@ class _Fit:
             noise=noise,
             unstarted=tuple(case for case in self._cases if id(case) not in started),
             schedules=tuple(schedule for _, schedule in self._schedules),
+            steps=self._steps,
+            step_residuals=self._logged.residuals(self._constants.at(shifts), self._profile.experts),
         )
 
     def _at(self, shifts: Vector) -> Profile:
@@ -171,7 +188,8 @@ class _Fit:
             residuals * case.weights / NOISE
             for residuals, (case, _) in zip(self._residuals(shifts), self._schedules, strict=True)
         )
-        return np.concatenate((*weighted, shifts / SPREAD))
+        logged = self._logged.losses(self._constants.at(shifts), self._profile.experts)
+        return np.concatenate((*weighted, logged, shifts / SPREAD))
 
 
 def _noise(residuals: Sequence[Vector], cases: Sequence[Case]) -> float:
