@@ -18,7 +18,7 @@ ourselves are not among the failed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -359,19 +359,14 @@ def join(first: Measurement, second: Measurement) -> Measurement:
 
 def _tokens_within(records: Sequence[RequestRecord], start: float, end: float) -> int:
     """Return the tokens that arrived in (start, end]; all arrive after the request was due and by its end."""
-    inside, across = [], []
+    counts = [_NOTHING]
     for record in records:
         if record.scheduled_s > start and record.ended_s <= end:
-            inside.append(record)
+            counts.append(record.chunk_tokens)
         elif record.ended_s > start and record.scheduled_s <= end:
-            across.append(record)
-    times_s = np.concatenate((np.empty(0), *(record.chunk_times_s for record in across)))
-    is_within = (times_s > start) & (times_s <= end)
-    return int(_chunk_tokens(inside).sum() + _chunk_tokens(across)[is_within].sum())
-
-
-def _chunk_tokens(records: Iterable[RequestRecord]) -> NDArray[np.int64]:
-    return np.concatenate((_NOTHING, *(record.chunk_tokens for record in records)))
+            first, after = record.chunk_times_s.searchsorted((start, end), side="right").tolist()
+            counts.append(record.chunk_tokens[first:after])
+    return int(np.concatenate(counts).sum())
 
 
 def _within(value: float | None, limit: float) -> bool:

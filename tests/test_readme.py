@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_the_readme_sets_up_with_two_commands_that_ci_runs_too() -> None:
     assert "python3 -m venv --clear .venv" in ci
     assert "\npytest\n" in ci
     assert sum("pip install" in command for command in COMMANDS) == 2
+
+
+def test_the_readme_compiles_the_simulator_with_the_builds_own_switch() -> None:
+    hooks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+
+    assert "`HATCH_BUILD_HOOK_ENABLE_MYPYC=1 pip install .`" in README
+    assert hooks["hooks"]["mypyc"]["enable-by-default"] is False
 
 
 def test_every_command_works_in_the_order_of_the_readme(clone: Path) -> None:
