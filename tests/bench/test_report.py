@@ -163,7 +163,7 @@ def test_a_spoilt_point_is_neither_kept_nor_called_slow() -> None:
 
 def test_a_search_for_a_rate_ends_between_two_rates() -> None:
     bench, _ = bench_on(simulated(), "e2e p50 < 400ms")
-    found = bench.search(WORKLOAD, Range(1, 4096, is_whole=False), Amount(60), {"arrivals": "constant"})
+    found = bench.search(WORKLOAD, Range(1, 4096, is_whole=False), Amount(200), {"arrivals": "constant"})
     assert found.kept is not None
     assert found.missed is not None
     assert found.kept < found.missed
