@@ -13,14 +13,14 @@ its candidates can start in the twin, which lets no reserve of memory stop one:
 
                        plain        compiled by mypyc    1,000 compiled
     chunk/TTFT       16 (0.8)            7 (0.4)            8 (0.4)
-    KV-bound         40 (2.0)           14 (0.7)           22 (1.1)
+    KV-bound         40 (2.0)           14 (0.7)           15 (0.7)
     OOM edge         34 (1.7)           11 (0.6)           12 (0.6)
-    shared prefix    39 (2.0)           15 (0.7)           16 (0.8)
+    shared prefix    39 (2.0)           15 (0.7)           15 (0.8)
     DP attention     25 (1.3)           10 (0.5)           12 (0.6)
     all              31 (1.5)           11 (0.6)
 
-CPU time depends on the neighbours too: the 22 s were seen with nine processes on the two cores, where
-chunk/TTFT took 13 s instead of 8.
+CPU time depends on the neighbours too: with nine processes on the two cores KV-bound took 22 s, and chunk/TTFT 13
+instead of 8.
 
 Decode passes between events are one move, and so are the chunks of one long prompt. What is left is 250 to
 1,600 turns a candidate at 20 microseconds of interpreted Python each, in no one place, and 3 to 5 ms outside
