@@ -19,8 +19,8 @@ its candidates can start in the twin, which lets no reserve of memory stop one:
     DP attention     25 (1.3)           10 (0.5)           12 (0.6)
     all              31 (1.5)           11 (0.6)
 
-CPU time depends on the neighbours too: with nine processes on the two cores KV-bound took 22 s, and chunk/TTFT 13
-instead of 8.
+CPU time depends on the neighbours too: with nine processes on the two cores KV-bound took 22 s, and
+chunk/TTFT 13 instead of 8.
 
 Decode passes between events are one move, and so are the chunks of one long prompt. What is left is 250 to
 1,600 turns a candidate at 20 microseconds of interpreted Python each, in no one place, and 3 to 5 ms outside
