@@ -15,7 +15,11 @@ from autotune.search.budget import Budget
 from autotune.search.confirmation import NumberedTrial
 
 PATIENCE = 3
-"""So many launches in a row must promise too little: a model's doubt is seen from another side each time."""
+"""So many launches in a row must promise too little: a model of few values can be sure of something wrong.
+
+Without a twin, on development seeds of chunk/TTFT in tests/benchmarks/search, searches that ended after two
+lost 15 % to the optimum, and after three 1 to 6 % (medians).
+"""
 FEWEST_MEASURED = 10
 """A model of fewer values is not trusted to end a search; crashes have none. CherryPick asks for six."""
 

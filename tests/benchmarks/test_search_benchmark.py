@@ -36,7 +36,7 @@ def problem() -> Problem:
 def test_every_seed_of_a_method_is_a_study_of_its_own_and_can_be_repeated(problem: Problem) -> None:
     gp = methods()["gp"]
 
-    made = [make(problem, gp, seed, 12, ends=False) for seed in (3, 3, 4)]
+    made = [make(problem, gp, seed, 12) for seed in (3, 3, 4)]
     one, again, _ = (judge(problem, each, 3, (6, 12)) for each in made)
 
     assert replace(one, ask_s=0.0) == replace(again, ask_s=0.0)

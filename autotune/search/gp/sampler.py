@@ -136,11 +136,12 @@ class CrashAwareSampler(BaseSampler):
         """
         encoding, history = self._look(study, trial, search_space)
         others = self._accepted(history, encoding, rows[:1]) if has_others else iter(())
+        seen, pending = self._known(history, encoding)
         return Appraisal(
             encoding,
             history,
-            seen=self._batch(encoding, [each.params for each in history.seen]),
-            pending=self._batch(encoding, history.pending),
+            seen=seen,
+            pending=pending,
             rows=rows,
             own=self._batch(encoding, rows),
             others=self._batch(encoding, [each for each, _ in islice(others, _OTHERS)]),
@@ -176,13 +177,13 @@ class CrashAwareSampler(BaseSampler):
         return self._prior is None and len(history.seen) < START_UP_TRIALS
 
     def _model(self, history: History, encoding: Encoding, pool: Batch) -> Model:
-        return Model(
-            history,
-            encoding,
-            seen=self._batch(encoding, [each.params for each in history.seen]),
-            pending=self._batch(encoding, history.pending),
-            pool=pool,
-        )
+        seen, pending = self._known(history, encoding)
+        return Model(history, encoding, seen=seen, pending=pending, pool=pool)
+
+    def _known(self, history: History, encoding: Encoding) -> tuple[Batch, Batch]:
+        """Return the trials that were seen, and those that are pending."""
+        seen = self._batch(encoding, [each.params for each in history.seen])
+        return seen, self._batch(encoding, history.pending)
 
     def _accepted(
         self, history: History, encoding: Encoding, near: Sequence[Mapping[str, Any]] = ()

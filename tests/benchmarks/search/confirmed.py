@@ -66,18 +66,19 @@ def export(problem: Problem, launches: Sequence[Launch], seed: int, belief: Beli
 
 def record_of(problem: Problem, made: Launch, role: Role) -> TrialRecord:
     """Return what the storage would hold of a launch."""
-    ceilings = () if made.value is None else problem.slo.ceilings
-    return TrialRecord(
-        outcome=Outcome.FAILED if made.value is None else Outcome.MEASURED,
+    record = TrialRecord(
+        outcome=Outcome.FAILED,
         role=role,
         candidate=made.candidate.to_dict(),
         is_simulated=True,
         began_s=0.0,
         durations_s={"launch": made.truth.launch_s},
-        verdict=None
-        if made.value is None
-        else Verdict(ceilings=tuple(_judged(made, each) for each in ceilings)),
-        objectives=None if made.value is None else (made.value,),
+    )
+    if made.value is None:
+        return record
+    verdict = Verdict(ceilings=tuple(_judged(made, each) for each in problem.slo.ceilings))
+    return record.model_copy(
+        update={"outcome": Outcome.MEASURED, "verdict": verdict, "objectives": (made.value,)}
     )
 
 

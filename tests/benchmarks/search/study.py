@@ -55,11 +55,11 @@ class Study:
     ask_s: float
 
 
-def make(problem: Problem, method: Method, seed: int, budget: int, *, ends: bool = True) -> Made:
-    """Launch what a method asks for until its budget is spent or, with `ends`, little is left to gain."""
+def make(problem: Problem, method: Method, seed: int, budget: int) -> Made:
+    """Launch what a method asks for until its budget is spent, or little is left to gain."""
     began_s = time.process_time()
     asked = islice(method(problem, seed), budget)
-    launches = tuple(_until_little_is_left(problem, asked) if ends else asked)
+    launches = tuple(_until_little_is_left(problem, asked))
     ask_s = (time.process_time() - began_s) / len(launches)
     return Made(launches, ask_s)
 
