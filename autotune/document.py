@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from autotune.errors import ConfigError, Problem, did_you_mean
+from autotune.uninterrupted import signals_held
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -192,6 +193,7 @@ _CautiousDumper.add_implicit_resolver(
 _CautiousDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 
 
+@signals_held()  # pydantic makes an error of its own of an interrupt in the middle
 def to_yaml(model: BaseModel) -> str:
     """Return the model as YAML that `read_document` reads back to an equal model."""
     data = model.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from autotune.engine.launcher import Launcher
-from autotune.engine.uninterrupted import signals_held
 from autotune.errors import InfrastructureError
 from autotune.record import TrialRecord
 from autotune.search.confirmation import Turn
 from autotune.search.ledger import AskedTrial
 from autotune.study import Study
+from autotune.uninterrupted import signals_held
 
 Records: TypeAlias = tuple[TrialRecord, ...]
 """What `trial.run_trial` returns: that of the trial, then those of what was measured live on its engine."""

@@ -22,6 +22,7 @@ from autotune.load.workload import offer, read_dataset
 from autotune.simulator.profile import profile_names, read_profile
 from autotune.slo import Slo, undecidable
 from autotune.space import Candidate, Choices, FlagValue, LauncherKind, SearchSpace
+from autotune.uninterrupted import signals_held
 
 STUDY_FILE = "study.yaml"
 _READERS: Mapping[str, Callable[[Path], object]] = {"dataset": read_dataset, "tokenizer": text_maker}
@@ -41,6 +42,7 @@ class Study(Frozen):
     inputs_sha256: dict[str, str] = Field(default={})
 
     @property
+    @signals_held()  # as `to_yaml`
     def identity(self) -> str:
         """A hash of all that was asked, the name left out.
 

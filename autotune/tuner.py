@@ -51,6 +51,7 @@ from autotune.slots import Slot, Slots
 from autotune.space import Candidate
 from autotune.study import Study, owner_of, save_study
 from autotune.trial import run_trial
+from autotune.uninterrupted import signals_held
 
 __all__ = ["Event", "Observe", "PhaseBegan", "Quarantined", "Recovered", "TrialEnded", "tune"]
 
@@ -279,7 +280,12 @@ class _Tuner:
         Raises:
             InfrastructureError: no slot is left.
         """
-        slot, asked, spent_s = self.slots.next_ended()
+        ended = self.slots.next_ended()
+        with signals_held():  # what was measured is told, whatever arrives meanwhile
+            self._take_over(*ended)
+
+    def _take_over(self, slot: Slot, asked: AskedTrial, spent_s: float) -> None:
+        """Settle a trial that ended on a slot."""
         try:
             record, *live = slot.take()
         except InfrastructureError as error:

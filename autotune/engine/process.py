@@ -19,9 +19,9 @@ from autotune.engine.plan import LaunchPlan
 from autotune.engine.preloaded import Preloading
 from autotune.engine.process_launch import Launch, StartProcess, held_ports, spawn
 from autotune.engine.process_tree import described, is_local, kill_until_gone, living, marked, names_of
-from autotune.engine.uninterrupted import signals_held
 from autotune.errors import InfrastructureError
 from autotune.failure import StartPhase
+from autotune.uninterrupted import signals_held
 
 
 class ProcessLauncher:

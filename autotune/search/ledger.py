@@ -2,7 +2,8 @@
 
 In: trials to ask for and records to tell. Out: numbered candidates, and the `StudyHistory` that reports and
 exports read. Talks to Optuna. Invariants: a record is written before its trial is told, so that a kill
-between the two loses nothing; Optuna only keeps trials, it neither asks nor queues.
+between the two loses nothing; Ctrl-C waits for what is being written; Optuna only keeps trials, it neither
+asks nor queues.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from autotune.search.storage import disconnect, open_study, parsing, storage_err
 from autotune.slo import violation
 from autotune.space import Candidate, FlagValue
 from autotune.study import Study, load_study
+from autotune.uninterrupted import signals_held
 
 if TYPE_CHECKING:
     from autotune.search.gp.appraisal import Appraisal
@@ -195,6 +197,7 @@ class Ledger:
         where = coordinates(self.study.space, known)
         return self._begin({"asked": _asking(candidate, role, where, confirms)})
 
+    @signals_held()
     def tell_live(self, known: Mapping[str, FlagValue], record: TrialRecord) -> AskedTrial:
         """Write a trial that was measured live on another one's engine, and give Optuna its result.
 
@@ -212,6 +215,7 @@ class Ledger:
         kept = {name: earlier.user_attrs.get(name) for name in ("asked", "promised")}
         return self._begin({**kept, "again": number})
 
+    @signals_held()
     def tell(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Write the record, then give Optuna its result."""
         trial_id = self._id_of(asked.number)
@@ -225,23 +229,28 @@ class Ledger:
         values = list(record.objectives or ()) if state is TrialState.COMPLETE else None
         self._optuna.tell(asked.number, values, state=state)
 
+    @signals_held()
     def note_spent(self, asked: AskedTrial, spent_s: float) -> None:
         """Keep how long a trial took that is being cut off, for the study's budget."""
         self._set_attribute(asked, "spent_s", spent_s)
 
+    @signals_held()
     def answer(self, answer: Answer | None) -> None:
         """Keep the study's answer; None takes an earlier one back, because trials are added."""
         self._optuna.set_user_attr("answer", None if answer is None else answer.model_dump_json())
 
+    @signals_held()
     def end_search(self, end: SearchEnd | None, expected_gain: float | None = None) -> None:
         """Keep why the search ended; None while it goes on."""
         self._optuna.set_user_attr("search_end", end)
         self._optuna.set_user_attr("expected_gain", expected_gain)
 
+    @signals_held()
     def keep_quarantine(self, reasons: Mapping[str, str]) -> None:
         """Keep which nodes are out of use, and why."""
         self._optuna.set_user_attr("quarantine", dict(reasons))
 
+    @signals_held()
     def recover(self) -> tuple[int, ...]:
         """Settle the trials of a controller that is gone; return the numbers of those that were cut off.
 
@@ -261,6 +270,7 @@ class Ledger:
                 cut_off.append(trial.number)
         return tuple(cut_off)
 
+    @signals_held()
     def _begin(self, attributes: dict[str, Any]) -> AskedTrial:
         """Begin a trial that is whole at once: a kill leaves either none or one that can be run again."""
         number = len(self._stored())

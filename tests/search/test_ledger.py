@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,28 @@ def test_a_kill_between_record_and_result_loses_nothing(tmp_path: Path) -> None:
     assert after.recover() == ()
     assert after.history().trials[0].record == record
     assert after._optuna.trials[0].values == [120.0]
+
+
+class _InterruptsWhenCompared(dict[str, float]):
+    """In whose comparison with a default Ctrl-C arrives, as it may wherever Python runs."""
+
+    def __eq__(self, other: object) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return super().__eq__(other)
+
+    __hash__ = None
+
+
+def test_ctrl_c_in_the_middle_of_a_record_ends_the_study_after_the_record_was_told(tmp_path: Path) -> None:
+    ledger = _open(tmp_path)
+    asked = _ask(ledger)
+    record = measured(100.0).model_copy(update={"durations_s": _InterruptsWhenCompared(load=5.0)})
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.tell(asked, record)
+
+    history = read_history(tmp_path)
+    assert (history.running, [trial.record.duration_s for trial in history.trials]) == (0, [5.0])
 
 
 def test_what_was_measured_live_is_a_trial_of_its_own(tmp_path: Path) -> None:

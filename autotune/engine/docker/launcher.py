@@ -19,9 +19,9 @@ from autotune.engine.launch_watch import LaunchWatch, MonotonicClock, WatchedEng
 from autotune.engine.launcher import Clock
 from autotune.engine.phase_budgets import PhaseBudgets
 from autotune.engine.plan import LaunchPlan
-from autotune.engine.uninterrupted import signals_held
 from autotune.failure import StartPhase
 from autotune.space import Node
+from autotune.uninterrupted import signals_held
 
 
 class DockerLauncher:

@@ -15,8 +15,8 @@ from autotune.engine.docker.accelerators import Devices
 from autotune.engine.docker.container import RANK_LABEL, ContainerPlan
 from autotune.engine.docker.faults import NodeError
 from autotune.engine.docker.node import DockerNode, probe_output
-from autotune.engine.uninterrupted import signals_held
 from autotune.failure import FailureKind
+from autotune.uninterrupted import signals_held
 
 PROBE_RANK = "probe"
 
