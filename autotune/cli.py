@@ -109,7 +109,7 @@ def tune(
         str | None, typer.Option(help="gp, tpe, random, botorch; by default gp, tpe if simulated.")
     ] = None,
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are launched again.")] = 3,
-    rounds: Annotated[int, typer.Option(min=2, help="How often each of them is launched again.")] = 2,
+    rounds: Annotated[int, typer.Option(min=2, help="Launches of each of them, at least.")] = 2,
     lang: Lang = "en",
     precision: Annotated[
         str | None, typer.Option(help="More rounds until the gain is known to +- this, such as 2%.")

@@ -28,20 +28,19 @@ from autotune.events import (
 from autotune.order import TrialOrder
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.budget import Budget, allowance_s, fits, has_launches, reserve_s, teardown_s
-from autotune.search.confirmation import Contest, NumberedTrial, best_so_far, contest_of
+from autotune.search.confirmation import NumberedTrial, best_so_far
 from autotune.search.feasibility import same_candidate, same_effect
+from autotune.search.fresh_launches import FreshLaunches
 from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, interrupted
 from autotune.search.live_candidates import expected_flags
 from autotune.search.live_plan import LivePlanner
 from autotune.search.place import settle_place
 from autotune.search.repeats import (
-    ATTEMPTS,
     SearchEnd,
     baseline_is_due,
     due_again,
     reason_against,
 )
-from autotune.search.rounds import final_answer, rounds_due
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.stopping import too_little
 from autotune.search.storage import only_controller, only_writer, storage_errors
@@ -107,7 +106,6 @@ class _Tuner:
     cut_off: set[int] = field(default_factory=set)
     free: int = 0
     expected_gain: float | None = None
-    spoilt_confirmations: int = 0
     deadline_s: float | None = None
     has_old_answer: bool = True
     twin: Twin | None = None
@@ -115,6 +113,7 @@ class _Tuner:
     def __post_init__(self) -> None:
         self.told = Told(self.study.space)
         self.planner = LivePlanner(self.study, self.ledger, self.told, self.budget)
+        self.fresh_launches = FreshLaunches(self.study, self.budget, self.folder, self.ledger, self.told)
 
     @property
     def finished(self) -> tuple[NumberedTrial, ...]:
@@ -146,7 +145,7 @@ class _Tuner:
         finally:
             for asked, spent_s in self.slots.unfinished:
                 self.ledger.note_spent(asked, spent_s)
-        self.ledger.answer(final_answer(self._contest(), self.study.slo, self.budget, self.folder))
+        self.fresh_launches.answer()
         return self.ledger.history()
 
     def _settle_the_past(self) -> None:
@@ -237,21 +236,8 @@ class _Tuner:
 
     def _next_confirmation(self, slot: Slot, *, cut_off: int) -> AskedTrial | None:
         """Return a fresh launch of a finalist or the baseline, None if time or rounds are over."""
-        contest = self._contest()
         is_over = len(self.cut_off) > cut_off or not fits(self.finished, self._left_s())
-        if is_over or self.spoilt_confirmations >= ATTEMPTS * len(contest.contenders):
-            return None
-        rounds = rounds_due(contest, self.study.slo, self.budget)
-        chosen = contest.next_launch(rounds=rounds, turn=self.slots.turn_of(slot))
-        if chosen is None:
-            return None
-        candidate = chosen.record.to_candidate()
-        return self.ledger.ask_for(candidate, Role.CONFIRMATION, candidate.to_dict(), chosen.number)
-
-    def _contest(self) -> Contest:
-        return contest_of(
-            self.told.settled, self.study.slo, count=self.budget.finalists, ranking=self.ledger.worth_of
-        )
+        return None if is_over else self.fresh_launches.ask(self.slots.turn_of(slot))
 
     # ---- running
 
@@ -309,8 +295,7 @@ class _Tuner:
         """Tell a trial, and take it in."""
         self.observe(PhaseBegan(asked, "record"))
         self.ledger.tell(asked, record)
-        if record.outcome is Outcome.INVALID and not record.is_lost_to_node:
-            self.spoilt_confirmations += asked.role is Role.CONFIRMATION
+        self.fresh_launches.note(record)
         if asked.role is Role.SEARCH:
             self.free = 0 if record.durations_s else self.free + 1
         self._take_told(asked, record)

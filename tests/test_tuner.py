@@ -133,6 +133,24 @@ def test_finalists_are_launched_again_until_the_gain_is_known_as_well_as_asked(t
     assert gain.high - gain.estimate <= 0.2
 
 
+def test_what_an_exhausted_search_left_goes_into_the_proof_of_its_gain(tmp_path: Path) -> None:
+    def uneven(flags: dict[str, str], launch: int) -> Script:
+        gap_s = 1.0 / 16 if flags.get("schedule-policy") == "lpm" else 1.0 / 14
+        return Script(gap_s=gap_s * (1.06 if launch % 3 == 0 else 1.0))
+
+    study = _with_space(tune={"schedule-policy": {"choices": ["fcfs", "lpm"]}})
+    two_rounds = _tune(ScriptedLauncher(uneven), tmp_path / "2", budget=Budget(launches=2), study=study)
+    launcher = ScriptedLauncher(uneven)
+    proven = _tune(launcher, tmp_path / "30", budget=Budget(launches=30), study=study)
+    again = _tune(ScriptedLauncher(uneven), tmp_path / "30", budget=Budget(launches=30), study=study)
+
+    assert two_rounds.answer is not None
+    assert proven.answer is not None
+    assert (two_rounds.answer.kind, proven.answer.kind) == (AnswerKind.KEEP_BASELINE, AnswerKind.IMPROVED)
+    assert proven.answer.finalists[0].launches == 4
+    assert again.answer == proven.answer
+
+
 def test_running_it_again_launches_nothing_and_answers_the_same(tmp_path: Path) -> None:
     first = _tune(ScriptedLauncher(_faster_with_more_slots), tmp_path)
     launcher = ScriptedLauncher(_faster_with_more_slots)

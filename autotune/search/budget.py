@@ -23,9 +23,10 @@ class Budget:
 
     `launches`: of the search, the baseline's included. `study_s`: seconds of the study's clock over all
     calls; `call_s`: of this call. `finalists` and `rounds` size the confirmation, which takes time but no
-    launches of the search. `precision`: further rounds follow until the gain is known to plus or minus this
-    share, as far as time allows; None: none do. `least_gain`: the search ends once a further launch promises
-    less than this share of the best value so far (`search.stopping`); None: never for that reason.
+    launches of the search, unless that left some (`search.rounds`). `precision`: further rounds follow until
+    the gain is known to plus or minus this share, as far as time allows; None: none do for that reason.
+    `least_gain`: the search ends once a further launch promises less than this share of the best value so far
+    (`search.stopping`); None: never for that reason.
     `stops_early`: a load point of the search ends while it runs, once it is decided or lost.
     `measures_live`: further candidates are measured on the engine of one that was launched, where it can
     change a flag while it runs.
@@ -113,6 +114,11 @@ def launches_used(trials: Sequence[NumberedTrial]) -> int:
         and trial.record.is_launch
         for trial in trials
     )
+
+
+def launches_unspent(budget: Budget, trials: Sequence[NumberedTrial]) -> int | None:
+    """Return how many launches the search left, None where they are not limited."""
+    return None if budget.launches is None else max(budget.launches - launches_used(trials), 0)
 
 
 def expected_trial_s(records: Sequence[TrialRecord]) -> float:

@@ -40,8 +40,13 @@ class Export:
         return 0.0 if self.launch is None else self.launch.truth.worth
 
 
-def export(problem: Problem, launches: Sequence[Launch], seed: int, belief: Belief | None = None) -> Export:
-    """Return what is exported after these launches; `belief`: by which finalists are nominated, if any."""
+def export(
+    problem: Problem, launches: Sequence[Launch], seed: int, belief: Belief | None = None, *, unspent: int = 0
+) -> Export:
+    """Return what is exported after these launches; `belief`: by which finalists are nominated, if any.
+
+    `unspent`: how many launches more the search could have made.
+    """
     generator = np.random.default_rng((seed, len(launches), 5))
     trials = [
         NumberedTrial(number, record_of(problem, made, Role.SEARCH if number else Role.BASELINE))
@@ -53,13 +58,14 @@ def export(problem: Problem, launches: Sequence[Launch], seed: int, belief: Beli
         return belief(problem, made_so_far, [each.record.to_candidate() for each in able]) if belief else None
 
     contest = contest_of(trials, problem.slo, count=BUDGET.finalists, ranking=ranking)
-    while chosen := contest.next_launch(rounds=rounds_due(contest, problem.slo, BUDGET)):
+    while chosen := contest.next_launch(rounds=rounds_due(contest, problem.slo, BUDGET, unspent=unspent)):
         made = launch(problem, chosen.record.to_candidate(), generator)
         record = record_of(problem, made, Role.CONFIRMATION).model_copy(update={"confirms": chosen.number})
         trials.append(NumberedTrial(len(trials), record))
         made_so_far.append(made)
         contest = contest_of(trials, problem.slo, count=BUDGET.finalists, ranking=ranking)
-    answer = conclude(contest, problem.slo, gain_error_rate=gain_error_rate(contest, BUDGET))
+    rate = gain_error_rate(contest, BUDGET, unspent=unspent)
+    answer = conclude(contest, problem.slo, gain_error_rate=rate)
     winner = None if answer.winner is None else launches[answer.winner]
     return Export(winner, len(trials) - len(launches))
 

@@ -70,15 +70,16 @@ def judge(
     """Return what the launches came to; `belief`: by which the method's finalists are nominated."""
     launches = made.launches
     (launches_5, minutes_5), (launches_2, minutes_2) = (_until(problem, launches, s) for s in (0.95, 0.98))
-    ends = {min(stop, len(launches)) for stop in (*stops, len(launches))}
-    exports = {end: export(problem, launches[:end], seed, belief) for end in ends}
-    last = exports[len(launches)]
+    exports = [
+        export(problem, launches[:stop], seed, belief, unspent=max(stop - len(launches), 0)) for stop in stops
+    ]
+    last = exports[-1]
     return Study(
         launches_5=launches_5,
         launches_2=launches_2,
         minutes_5=minutes_5,
         minutes_2=minutes_2,
-        exported=tuple(exports[min(stop, len(launches))].worth / problem.optimum for stop in stops),
+        exported=tuple(each.worth / problem.optimum for each in exports),
         last=last.worth / problem.optimum,
         launches=len(launches),
         fresh=last.fresh,
