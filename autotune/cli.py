@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
-    from autotune.search.ledger import StudyHistory
+    from autotune.search.study_history import StudyHistory
     from autotune.study import StudyDraft
 
 INTERRUPTED_EXIT_CODE = 130

@@ -32,7 +32,8 @@ from autotune.report.marks import SIMULATED
 from autotune.report.units import duration, flag_list, metric_value
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.dashboard import Application, NotedStudy
-from autotune.search.ledger import HistoryReader, StudyHistory
+from autotune.search.ledger import HistoryReader
+from autotune.search.study_history import StudyHistory
 
 _RAW = "/raw/"
 _TEXT_WIDTH = 100

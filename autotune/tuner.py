@@ -31,7 +31,7 @@ from autotune.search.budget import Budget, allowance_s, fits, has_launches, rese
 from autotune.search.confirmation import NumberedTrial, best_so_far
 from autotune.search.feasibility import same_candidate, same_effect
 from autotune.search.fresh_launches import FreshLaunches
-from autotune.search.ledger import AskedTrial, Ledger, StudyHistory, interrupted
+from autotune.search.ledger import AskedTrial, Ledger, interrupted
 from autotune.search.live_candidates import expected_flags
 from autotune.search.live_plan import LivePlanner
 from autotune.search.place import settle_place
@@ -44,6 +44,7 @@ from autotune.search.repeats import (
 from autotune.search.sampler import SamplerKind, make_sampler
 from autotune.search.stopping import too_little
 from autotune.search.storage import only_controller, only_writer, storage_errors
+from autotune.search.study_history import StudyHistory
 from autotune.search.told import Told
 from autotune.search.twin import Twin, twin_of
 from autotune.slots import Slot, Slots

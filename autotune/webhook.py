@@ -19,7 +19,7 @@ from autotune.record import Role
 from autotune.report.answer import answer_text
 from autotune.report.units import metric_value
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Decision
 from autotune.study import Study
 

@@ -27,7 +27,8 @@ from autotune.live.view import StudyView
 from autotune.record import Role
 from autotune.report.findings import baseline_of, winner_of
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
+from autotune.search.study_history import StudyHistory
 from autotune.space import LauncherKind
 from autotune.study import Study, read_study
 from autotune.tuner import tune

@@ -36,7 +36,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger = Ledger(STUDY, folder)
     ledger.tell(ledger.ask_for(Candidate.of({}), Role.BASELINE, {}), measured(90.0, role=Role.BASELINE))
     ledger.tell(ledger.ask(ledger.propose()), failed())
-    (folder / LOG).parent.mkdir(parents=True)
+    (folder / LOG).parent.mkdir(parents=True, exist_ok=True)
     (folder / LOG).write_text("ValueError: no memory\n")
     yield ledger
     ledger.close()

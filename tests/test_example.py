@@ -8,7 +8,8 @@ from autotune.report.answer import answer_text
 from autotune.report.html import render_report
 from autotune.report.plots.every import every_plot
 from autotune.report.seen import Measurements
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
+from autotune.search.study_history import StudyHistory
 from tests.screenshots import EXAMPLE, ROOT, example_study, run_example
 
 MOST_BYTES = 1_000_000

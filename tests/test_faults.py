@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from autotune.record import Outcome, Role
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
+from autotune.search.study_history import StudyHistory
 from tests.support.environment import without_coverage
 
 ROOT = Path(__file__).parents[1]

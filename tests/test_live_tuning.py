@@ -7,8 +7,9 @@ import pytest
 from autotune.engine.simulated import SimulatedLauncher
 from autotune.record import Outcome, Role
 from autotune.search.budget import Budget, launches_used
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
 from autotune.search.sampler import SamplerKind
+from autotune.search.study_history import StudyHistory
 from autotune.simulator.profile import read_profile
 from autotune.slo import Slo
 from autotune.space import FlagValue

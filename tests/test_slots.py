@@ -19,9 +19,10 @@ from autotune.record import Outcome, Role
 from autotune.report.answer import explanation
 from autotune.search.answer import AnswerKind
 from autotune.search.budget import Budget, launches_used
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
 from autotune.search.repeats import SearchEnd
 from autotune.search.stopping import FEWEST_MEASURED, PATIENCE
+from autotune.search.study_history import StudyHistory
 from autotune.study import Study
 from autotune.trial import CALLED_OFF
 from autotune.tuner import Event, Quarantined, tune

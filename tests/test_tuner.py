@@ -12,10 +12,11 @@ from autotune.record import Outcome, Role
 from autotune.request import ClientHealth
 from autotune.search.answer import AnswerKind
 from autotune.search.budget import Budget, launches_used
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
 from autotune.search.repeats import SearchEnd
 from autotune.search.sampler import SamplerKind
 from autotune.search.stopping import FEWEST_MEASURED
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Slo
 from autotune.study import Study
 from autotune.tuner import Event, PhaseBegan, Recovered, TrialEnded, tune

@@ -12,7 +12,7 @@ from autotune.report.findings import measured, verdict_of
 from autotune.report.undecided import remedy_text
 from autotune.report.units import metric_value
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Ceiling, CeilingVerdict, Decision
 
 _RATES = (

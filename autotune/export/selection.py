@@ -28,7 +28,7 @@ from autotune.report.findings import (
 from autotune.report.marks import SIMULATED
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.space import LauncherKind
 
 

@@ -19,7 +19,7 @@ from autotune.export.selection import Selection, select
 from autotune.export.slurm import slurm_files
 from autotune.export.systemd import systemd_files
 from autotune.export.verify import kubernetes_url, launched_url, slurm_url, verify_files
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 
 class Target(StrEnum):

@@ -19,7 +19,7 @@ from autotune.record import Outcome, Role, TrialRecord
 from autotune.report.findings import baseline_of, decision_of, leaders
 from autotune.search.budget import Budget, expected_trial_s, launches_used, reserve_s
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Decision
 from autotune.space import Candidate, FlagValue
 

@@ -11,9 +11,10 @@ from rich.console import Console
 from autotune.engine.launchers import open_launcher
 from autotune.live.view import StudyView
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
 from autotune.search.place import place_of
 from autotune.search.sampler import SamplerKind
+from autotune.search.study_history import StudyHistory
 from autotune.study import Study
 from autotune.tuner import tune
 from autotune.webhook import Webhook

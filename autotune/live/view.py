@@ -28,7 +28,8 @@ from autotune.report.search_end import search_end_lines
 from autotune.report.units import printable
 from autotune.search.budget import Budget, allowance_s
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import AskedTrial, StudyHistory
+from autotune.search.ledger import AskedTrial
+from autotune.search.study_history import StudyHistory
 from autotune.study import Study
 
 _TOLD_LINES = 100

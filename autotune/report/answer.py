@@ -39,7 +39,7 @@ from autotune.report.units import (
 )
 from autotune.search.answer import Answer, AnswerKind, Confirmed
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import CeilingVerdict, Decision
 
 _PLAIN_HEADLINES = {

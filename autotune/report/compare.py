@@ -25,7 +25,7 @@ from autotune.report.summary import cost_text
 from autotune.report.units import ABSENT, flag_value, gain_text, metric_value, percent
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gains import Gain, fit
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Objective
 from autotune.space import FlagValue
 

@@ -10,7 +10,7 @@ from autotune.report.html import write_report
 from autotune.report.markdown import write_markdown
 from autotune.report.pictures import write_pictures
 from autotune.report.table import write_csv, write_parquet
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 
 def write_files(

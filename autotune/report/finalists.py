@@ -22,7 +22,7 @@ from autotune.report.language import mark, say, word
 from autotune.report.units import ABSENT, flag_list, flag_value, gain_text, metric_value
 from autotune.search.answer import Confirmed
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import parse_ceiling
 
 

@@ -12,7 +12,7 @@ from autotune.record import Outcome, Role, TrialRecord
 from autotune.report.pareto import pareto_front
 from autotune.search.answer import Confirmed
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Decision, Objective, Verdict
 from autotune.space import Candidate, FlagValue
 

@@ -11,7 +11,7 @@ from autotune.report.findings import baseline_of
 from autotune.report.language import say
 from autotune.report.units import gain_text, metric_value
 from autotune.search.answer import Answer, AnswerKind, Confirmed
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Objective
 
 

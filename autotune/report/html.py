@@ -25,7 +25,7 @@ from autotune.report.spent import Share, by_outcome, by_phase, gpu_hours, spent_
 from autotune.report.summary import changes, summary_points
 from autotune.report.trial_data import rounded, trial_data
 from autotune.report.units import ceiling_value, duration, percent, printable, significant
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 SHOWN_FAILURES = 20
 """Failures of one kind that are shown with their evidence, the last ones; the table has all of them."""

@@ -23,7 +23,7 @@ from autotune.report.reproduce import facts, inputs
 from autotune.report.spent import by_outcome, by_phase
 from autotune.report.summary import changes, summary_points
 from autotune.report.units import printable
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 
 def write_markdown(history: StudyHistory, path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from autotune.report.findings import is_simulated
 from autotune.report.language import mark, say
-from autotune.search.ledger import JudgedAgain, StudyHistory
+from autotune.search.study_history import JudgedAgain, StudyHistory
 
 SIMULATED = mark("SIMULATED: these numbers come from a model of the engine, not from a measurement.")
 

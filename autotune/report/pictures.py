@@ -17,7 +17,7 @@ from autotune.report.marks import marked_name
 from autotune.report.plots.every import every_plot
 from autotune.report.seen import Measurements
 from autotune.report.units import significant
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 _SIZE_INCHES = (10, 5.625)
 _DOTS_PER_INCH = 150

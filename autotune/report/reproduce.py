@@ -13,7 +13,7 @@ from autotune.record import TrialRecord
 from autotune.report.findings import baseline_of, winner_of
 from autotune.report.language import say
 from autotune.report.units import flag_value
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 
 @dataclass(frozen=True)

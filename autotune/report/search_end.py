@@ -9,8 +9,8 @@ from autotune.record import Outcome, Role
 from autotune.report.language import mark, say
 from autotune.report.units import duration, percent
 from autotune.search.budget import Budget, expected_trial_s
-from autotune.search.ledger import StudyHistory
 from autotune.search.repeats import SearchEnd, due_again
+from autotune.search.study_history import StudyHistory
 
 _SEARCH_ENDS = {
     SearchEnd.LAUNCHES: mark("The search ended because its launches were spent."),

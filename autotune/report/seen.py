@@ -12,7 +12,7 @@ from functools import cached_property
 from autotune.metrics import LATENCIES, Metric
 from autotune.record import Outcome, PointRecord, Role, TrialRecord
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Quantity, Slo
 
 _SHOWN = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from autotune.record import Outcome, TrialRecord
 from autotune.report.findings import failure_kind
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 _HOUR_S = 3600.0
 _ROUNDING_S = 1e-3

@@ -10,7 +10,7 @@ from autotune.record import Outcome
 from autotune.report.findings import decision_of
 from autotune.report.language import mark
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Decision
 
 

@@ -12,7 +12,7 @@ from autotune.report.language import say
 from autotune.report.plots.flags import flag_of
 from autotune.report.spent import gpu_hours, gpus_of, spent_s
 from autotune.report.units import duration, flag_value, gain_text, metric_value, percent, significant
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from autotune.report.units import (
     whole,
 )
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import CeilingVerdict, Objective
 from autotune.space import FlagValue
 
@@ -110,6 +110,7 @@ def columns(history: StudyHistory) -> tuple[Column, ...]:
     """Return the columns of a study's table."""
     return (
         *_outcome_columns(),
+        *_place_columns(history),
         *_judged_columns(history),
         *(_flag_column(name) for name in history.study.space.tune),
         *_engine_columns(),
@@ -135,6 +136,13 @@ def _outcome_columns() -> tuple[Column, ...]:
         Column("measured_live_on", "Int64", lambda trial: trial.record.measured_live_on, str),
         Column("is_simulated", "bool", lambda trial: trial.record.is_simulated, flag_value),
     )
+
+
+def _place_columns(history: StudyHistory) -> tuple[Column, ...]:
+    """Return where a trial ran, of a study on several slots."""
+    if len(history.study.space.slots) == 1:
+        return ()
+    return (Column("nodes", "str", lambda trial: " ".join(trial.record.nodes) or None, printable),)
 
 
 def _judged_columns(history: StudyHistory) -> tuple[Column, ...]:

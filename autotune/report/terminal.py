@@ -23,7 +23,7 @@ from autotune.report.language import say, word
 from autotune.report.marks import marked_name, marks
 from autotune.report.units import printable
 from autotune.search.answer import AnswerKind
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 _SHOWN_TRIALS = 8
 _STYLES = {

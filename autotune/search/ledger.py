@@ -1,14 +1,14 @@
 """The study's trials in Optuna's storage, the only truth about them, in the terms of this package.
 
 In: trials to ask for and records to tell. Out: numbered candidates, and the `StudyHistory` that reports and
-exports read. Talks to Optuna. Invariants: a record is written before its trial is told, so that a kill
-between the two loses nothing; Ctrl-C waits for what is being written; Optuna only keeps trials, it neither
-asks nor queues.
+exports read. Talks to Optuna, and to the disk, where a launch's record lies before it is told. Invariants: a
+kill at any moment, and a storage that fails, loses no record; Ctrl-C waits for what is being written; Optuna
+only keeps trials, it neither asks nor queues.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from autotune.search.sampler import (
     trial_at,
 )
 from autotune.search.storage import disconnect, open_study, parsing, storage_errors
+from autotune.search.study_history import StudyHistory
 from autotune.slo import violation
 from autotune.space import Candidate, FlagValue
 from autotune.study import Study, load_study
@@ -47,41 +48,6 @@ _STATES = {
     Outcome.INVALID: TrialState.FAIL,
     Outcome.INTERRUPTED: TrialState.FAIL,
 }
-
-
-@dataclass(frozen=True)
-class JudgedAgain:
-    """That a history is no longer told under the SLO for which its launches were made.
-
-    `file`: the SLO instead; `study`: as it is stored. `not_judged`: which launches were measured and could
-    not be judged again, by the reason.
-    """
-
-    file: Path
-    study: Study
-    not_judged: Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class StudyHistory:
-    """A study as its storage tells it; the only thing that reports and exports read.
-
-    `trials`: finished trials in order of their numbers. `running`: how many are under way or were cut off.
-    `quarantine`: why nodes are out of use, by their names.
-    `search_end`: why the search ended, None while it goes on or after its controller was killed.
-    `expected_gain`: what a further launch of it promised, as a share of the best value, if that ended it.
-    `judged_again`: None for a study as it is stored (`search.rejudged`).
-    """
-
-    study: Study
-    folder: Path
-    trials: tuple[NumberedTrial, ...]
-    running: int
-    answer: Answer | None
-    search_end: SearchEnd | None = None
-    expected_gain: float | None = None
-    quarantine: Mapping[str, str] = field(default_factory=dict)
-    judged_again: JudgedAgain | None = None
 
 
 @dataclass(frozen=True)
@@ -218,8 +184,11 @@ class Ledger:
     @signals_held()
     def tell(self, asked: AskedTrial, record: TrialRecord) -> None:
         """Write the record, then give Optuna its result."""
+        text = _text(record)
+        if record.is_launch:
+            _write(self._file_of(asked.number), text)
         trial_id = self._id_of(asked.number)
-        self._set_attribute(asked, "record", _text(record))
+        self._set_attribute(asked, "record", text)
         trial = Trial(self._optuna, trial_id)
         for ceiling, value in _constraints(record).items():
             trial.set_constraint(ceiling, value)
@@ -254,26 +223,28 @@ class Ledger:
     def recover(self) -> tuple[int, ...]:
         """Settle the trials of a controller that is gone; return the numbers of those that were cut off.
 
-        A trial whose record was written is told; any other becomes INTERRUPTED. Only for the study's only
-        controller.
+        A trial whose record was written, if only to the disk, is told; any other becomes INTERRUPTED. Only
+        for the study's only controller.
         """
         cut_off = []
         for trial in self._stored(TrialState.RUNNING):
             if "asked" not in trial.user_attrs:
                 self._optuna.tell(trial.number, state=TrialState.FAIL)
-            elif "record" in trial.user_attrs:
-                self.tell(_asked(trial.number, trial.user_attrs), self._numbered(trial).record)
-            else:
-                asked = _asked(trial.number, trial.user_attrs)
+                continue
+            asked = _asked(trial.number, trial.user_attrs)
+            record = self._written(trial)
+            if record is None:
                 spent_s = trial.user_attrs.get("spent_s")
-                self.tell(asked, interrupted(asked, spent_s, "the controller ended during this trial"))
+                record = interrupted(asked, spent_s, "the controller ended during this trial")
                 cut_off.append(trial.number)
+            self.tell(asked, record)
         return tuple(cut_off)
 
     @signals_held()
     def _begin(self, attributes: dict[str, Any]) -> AskedTrial:
         """Begin a trial that is whole at once: a kill leaves either none or one that can be run again."""
         number = len(self._stored())
+        self._file_of(number).unlink(missing_ok=True)  # of a storage that somebody took away
         self._optuna.add_trial(trial_at(self.study.space, attributes["asked"]["where"], attributes))
         return _asked(number, attributes)
 
@@ -289,6 +260,19 @@ class Ledger:
                 record = TrialRecord.model_validate_json(trial.user_attrs["record"])
             self._parsed[trial.number] = _asked(trial.number, trial.user_attrs).ended(record)
         return self._parsed[trial.number]
+
+    def _written(self, trial: FrozenTrial) -> TrialRecord | None:
+        """Return the record of a trial that was not told, None if there is none."""
+        if "record" in trial.user_attrs:
+            return self._numbered(trial).record
+        file = self._file_of(trial.number)
+        if not file.exists():
+            return None
+        with parsing(self.folder, str(file)):
+            return TrialRecord.model_validate_json(file.read_text(encoding="utf-8"))
+
+    def _file_of(self, number: int) -> Path:
+        return self.folder / "trials" / f"{number:04}" / "record.json"
 
     def _set_attribute(self, asked: AskedTrial, name: str, value: Any) -> None:
         storage = self._optuna._storage  # noqa: SLF001 - a resumed trial has no live Trial object
@@ -367,6 +351,14 @@ def _asking(
         "where": dict(where),
         "confirms": confirms,
     }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _text(record: TrialRecord) -> str:

@@ -16,10 +16,10 @@ from autotune.record import Outcome, PointRecord, TrialRecord
 from autotune.search.answer import Answer
 from autotune.search.budget import Budget
 from autotune.search.confirmation import NumberedTrial, contest_under
-from autotune.search.ledger import JudgedAgain, StudyHistory
 from autotune.search.remeasured import LostRecordsError, found_answers, remeasure
 from autotune.search.repeats import settled
 from autotune.search.rounds import final_answer
+from autotune.search.study_history import JudgedAgain, StudyHistory
 from autotune.slo import ERROR_RATE, LOOKS, Decision, Slo, Verdict, judge_stopped
 
 

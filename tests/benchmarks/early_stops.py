@@ -14,7 +14,7 @@ from pathlib import Path
 from autotune.engine.launchers import open_launcher
 from autotune.record import Role
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.space import LauncherKind
 from autotune.study import read_study
 from autotune.tuner import tune

@@ -25,9 +25,9 @@ from statistics import median
 from autotune.engine.launchers import open_launcher
 from autotune.record import Role, TrialRecord
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory
 from autotune.search.live_plan import LivePlanner
 from autotune.search.sampler import SamplerKind
+from autotune.search.study_history import StudyHistory
 from autotune.simulator.profile import read_profile
 from autotune.slo import Decision, Slo
 from autotune.space import SearchSpace

@@ -27,7 +27,8 @@ from autotune.search.calibration.evidence import Evidence, evidence_of
 from autotune.search.calibration.fit import calibrate
 from autotune.search.calibration.pool import fit_memory
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
+from autotune.search.study_history import StudyHistory
 from autotune.simulator.profile import Profile, read_profile
 from autotune.simulator.rehearsal import rehearse
 from tests.benchmarks.h100_study import RUNS, STUDIES, first_launches

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotune.report.html import write_report
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

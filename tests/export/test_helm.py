@@ -13,7 +13,7 @@ from autotune.export.helm import helm_files
 from autotune.export.kubernetes import kubernetes_files
 from autotune.export.selection import select
 from autotune.failure import FailureKind
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from tests.support import histories as made
 
 HOSTILE = (

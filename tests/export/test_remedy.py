@@ -9,7 +9,7 @@ from autotune.record import Role
 from autotune.report.findings import nearest
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Verdict
 from tests.support import histories as made
 

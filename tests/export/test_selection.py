@@ -5,7 +5,7 @@ from autotune.export.selection import RefusedExport, select
 from autotune.failure import FailureKind
 from autotune.search.alike import Alikeness
 from autotune.search.answer import AnswerKind
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from tests.support import histories as made
 
 

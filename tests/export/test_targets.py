@@ -14,7 +14,7 @@ from autotune.export.file import ExportFile, comments, write_files
 from autotune.export.selection import RefusedExport
 from autotune.export.targets import Target, export, parse_target
 from autotune.failure import FailureKind
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from tests.support import histories as made
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,8 +14,8 @@ from autotune.live.page import Page, page_lines
 from autotune.live.progress import Controller, Progress, RunningTrial, Standing
 from autotune.record import Role, TrialRecord
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory
 from autotune.search.repeats import SearchEnd
+from autotune.search.study_history import StudyHistory
 from tests.support.histories import improved
 from tests.support.trials import STUDY, failed, measured, numbered
 

@@ -6,7 +6,7 @@ from rich.text import Text
 from autotune.live.progress import Controller, Progress, RunningTrial, Standing, stage_of
 from autotune.record import Role
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from tests.support.trials import STUDY, failed, measured, numbered, with_goals
 
 BASELINE = measured(90.0, role=Role.BASELINE, flags={})

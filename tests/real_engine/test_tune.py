@@ -20,7 +20,8 @@ from autotune.failure import FailureKind, StartPhase
 from autotune.load.records_file import read_records
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import AnswerKind
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
+from autotune.search.study_history import StudyHistory
 from autotune.space import SearchSpace
 from autotune.study import owner_of
 from tests.real_engine.cpu import SOCKET_VARIABLE

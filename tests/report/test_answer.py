@@ -9,8 +9,8 @@ from autotune.report.marks import SIMULATED
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gains import Gain
-from autotune.search.ledger import StudyHistory
 from autotune.search.repeats import SearchEnd
+from autotune.search.study_history import StudyHistory
 from tests.support import histories as made
 
 EXPECTED = {

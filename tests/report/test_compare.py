@@ -17,7 +17,7 @@ from autotune.report.compare_files import (
 )
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from tests.support.histories import (
     FASTER,
     answered,

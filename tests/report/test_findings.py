@@ -14,7 +14,7 @@ from autotune.report.table import trials_frame
 from autotune.report.trial_data import trial_data
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Decision, Stop, StopKind
 from autotune.space import Candidate
 from tests.support import histories as made

@@ -20,7 +20,7 @@ from autotune.report.seen import Measurements
 from autotune.report.standing import MARKS, Standing
 from autotune.request import LoadResult
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from tests.support import histories as made
 from tests.support.records import steady_records
 

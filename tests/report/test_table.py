@@ -1,5 +1,6 @@
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,8 @@ import pytest
 
 from autotune.errors import ConfigError
 from autotune.report.table import columns, trials_frame, write_csv, write_parquet
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
+from autotune.space import SearchSpace
 from tests.support import histories as made
 
 
@@ -45,6 +47,23 @@ def test_both_objectives_have_a_column() -> None:
     frame = trials_frame(made.pareto())
     assert frame["minimise ttft p95 at concurrency 50"].tolist() == [8.0, 4.0, 9.0, 5.0]
     assert frame["maximise output_throughput at concurrency 50"].tolist() == [700.0, 900.0, 1100.0, 850.0]
+
+
+def test_of_a_study_on_several_slots_it_is_told_where_a_trial_ran() -> None:
+    history = made.improved()
+    data = history.study.space.model_dump(by_alias=True)
+    nodes = [{"name": f"node{index}", "docker": f"ssh://node{index}", "gpus": 8} for index in range(2)]
+    space = SearchSpace.model_validate(data | {"nodes": nodes, "nodes_per_engine": 1})
+    trials = [
+        replace(trial, record=trial.record.model_copy(update={"nodes": (f"node{trial.number % 2}",)}))
+        for trial in history.trials
+    ]
+    study = history.study.model_copy(update={"space": space})
+
+    frame = trials_frame(replace(history, study=study, trials=tuple(trials))).set_index("number")
+
+    assert (frame.loc[2, "nodes"], frame.loc[3, "nodes"]) == ("node0", "node1")
+    assert "nodes" not in trials_frame(history)
 
 
 def test_a_study_without_trials_has_the_columns_and_no_row() -> None:

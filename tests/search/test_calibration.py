@@ -18,7 +18,7 @@ from autotune.search.calibration.evidence import evidence_of
 from autotune.search.calibration.fit import calibrate
 from autotune.search.calibration.pool import PoolFact, fit_memory
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.simulator.arguments import to_argv
 from autotune.simulator.profile import Profile, read_profile
 from autotune.simulator.rehearsal import rehearse

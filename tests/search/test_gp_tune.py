@@ -6,8 +6,8 @@ from autotune.failure import EngineFailure, FailureKind, StartPhase
 from autotune.record import Outcome, Role
 from autotune.search.answer import AnswerKind
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory
 from autotune.search.sampler import SamplerKind
+from autotune.search.study_history import StudyHistory
 from autotune.slo import StopKind
 from autotune.space import LauncherKind
 from autotune.tuner import tune

@@ -2,7 +2,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from autotune.errors import StudyError
 from autotune.record import Outcome, Role
@@ -121,6 +123,50 @@ def test_a_kill_between_record_and_result_loses_nothing(tmp_path: Path) -> None:
     assert after.recover() == ()
     assert after.history().trials[0].record == record
     assert after._optuna.trials[0].values == [120.0]
+
+
+def _fails(*_: object) -> None:
+    raise OperationalError("UPDATE", {}, OSError("the server is gone"))
+
+
+def test_a_launch_whose_record_the_storage_does_not_take_is_not_lost(tmp_path: Path) -> None:
+    ledger = _open(tmp_path)
+    asked = _ask(ledger)
+    record = measured(120.0, flags=asked.candidate.to_dict())
+    engine = ledger._optuna._storage._backend.engine  # type: ignore[attr-defined]  # an RDBStorage in a cache
+    event.listen(engine, "before_cursor_execute", _fails)
+
+    with pytest.raises((OperationalError, StorageInternalError)):
+        ledger.tell(asked, record)
+    event.remove(engine, "before_cursor_execute", _fails)
+    after = _open(tmp_path)
+
+    assert after.recover() == ()
+    assert after.history().trials[0].record == record
+    assert after._optuna.trials[0].values == [120.0]
+
+
+def test_the_record_of_a_storage_that_was_taken_away_is_not_taken_for_a_new_trials(tmp_path: Path) -> None:
+    ledger = _open(tmp_path)
+    asked = ledger.ask_for(Candidate.of({}), Role.BASELINE, DEFAULTS)
+    ledger.tell(asked, measured(100.0, role=Role.BASELINE, flags={}))
+    ledger.close()
+    for file in tmp_path.glob("study.db*"):
+        file.unlink()
+
+    _open(tmp_path).ask_for(Candidate.of({}), Role.BASELINE, DEFAULTS)
+
+    assert _open(tmp_path).recover() == (0,)
+
+
+def test_a_record_on_the_disk_that_cannot_be_understood_is_damage(tmp_path: Path) -> None:
+    asked = _ask(_open(tmp_path))
+    file = tmp_path / "trials" / f"{asked.number:04}" / "record.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{")
+
+    with pytest.raises(StudyError, match=r"record\.json cannot be read"):
+        _open(tmp_path).recover()
 
 
 class _InterruptsWhenCompared(dict[str, float]):

@@ -21,7 +21,7 @@ from autotune.search.calibration.case import Case, Statistic, statistics
 from autotune.search.calibration.evidence import Evidence, argv_of, evidence_of
 from autotune.search.calibration.fit import Calibration, calibrate
 from autotune.search.calibration.steps import LoggedSteps, StepGroup, grouped
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.search.twin import Twin
 from autotune.simulator.arguments import to_argv
 from autotune.simulator.costs import PassLoad, StepCosts

@@ -11,9 +11,10 @@ import pytest
 
 from autotune.errors import StudyError
 from autotune.record import Outcome
-from autotune.search.ledger import Ledger, StudyHistory, read_history
+from autotune.search.ledger import Ledger, read_history
 from autotune.search.place import DATABASE_FILE, settle_place
 from autotune.search.storage import only_writer
+from autotune.search.study_history import StudyHistory
 from autotune.study import save_study
 from tests.support.environment import without_coverage
 from tests.support.postgresql import Server, reason_against_postgresql, server

@@ -13,8 +13,9 @@ from autotune.record import Outcome, Role, TrialRecord
 from autotune.report.answer import answer_text, headline
 from autotune.search.answer import Answer, AnswerKind
 from autotune.search.budget import Budget
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
 from autotune.search.rejudged import rejudge
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Decision, Slo, StopKind
 from autotune.study import Study
 from autotune.tuner import tune

@@ -14,7 +14,7 @@ from autotune.search.alike import Alikeness, AnswerDifference, AnswersVerdict
 from autotune.search.answer import Answer, AnswerKind, Confirmed
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gains import Gain
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import CeilingVerdict, Decision, Quantity, Slo, Verdict
 from autotune.space import FlagValue, SearchSpace
 from autotune.study import Study

@@ -7,7 +7,7 @@ from autotune.record import Role
 from autotune.search.answer import AnswerKind
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.gains import Gain
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.space import FlagValue
 from tests.support import histories as made
 

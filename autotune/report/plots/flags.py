@@ -14,7 +14,7 @@ from autotune.report.standing import MARKS, Standing, standing_of
 from autotune.report.units import flag_value
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.importance import LEAST_CANDIDATES, importances
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.search.twin import twin_of
 from autotune.slo import Quantity
 from autotune.space import Choices, FlagValue, Tunable

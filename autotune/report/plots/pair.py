@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from autotune.report.findings import baseline_of, leaders, winner_of
 from autotune.report.language import say
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 
 @dataclass(frozen=True)

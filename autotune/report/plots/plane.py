@@ -13,7 +13,7 @@ from autotune.report.pareto import pareto_front
 from autotune.report.seen import LARGER_IS_BETTER, Measurements, Seen, is_candidate
 from autotune.report.standing import MARKS, Standing, standing_of
 from autotune.search.confirmation import NumberedTrial
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.slo import Quantity, Slo
 
 _Placed = tuple[NumberedTrial, Seen, Seen]

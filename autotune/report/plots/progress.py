@@ -12,7 +12,7 @@ from autotune.report.language import say, word
 from autotune.report.seen import is_candidate
 from autotune.report.spent import Shift, gpu_hours, gpus_of, shifts
 from autotune.report.standing import MARKS, Standing, standing_of
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 
 _HOUR_S = 3600.0
 _PHASE_COLOURS = {

@@ -18,7 +18,7 @@ from autotune.search.calibration.constants import SPREAD
 from autotune.search.calibration.evidence import evidence_of
 from autotune.search.calibration.fit import Calibration, calibrate
 from autotune.search.calibration.pool import fit_memory
-from autotune.search.ledger import StudyHistory
+from autotune.search.study_history import StudyHistory
 from autotune.simulator.profile import Fit, FittedLoad, Profile, Provenance, read_profile
 
 _HARDLY_LEARNT = 0.8

@@ -15,7 +15,8 @@ import pytest
 from autotune.document import to_yaml
 from autotune.failure import FailureKind, StartPhase
 from autotune.record import Outcome, Role
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
+from autotune.search.study_history import StudyHistory
 from autotune.space import SearchSpace
 from tests.real_engine import cpu
 from tests.support.docker_plans import processes_of, strangers

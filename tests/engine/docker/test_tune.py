@@ -14,7 +14,8 @@ import pytest
 
 from autotune.document import to_yaml
 from autotune.record import Outcome
-from autotune.search.ledger import StudyHistory, read_history
+from autotune.search.ledger import read_history
+from autotune.search.study_history import StudyHistory
 from tests.support.docker_plans import PORT, Wish, space_of
 from tests.support.docker_study import PROGRAM, SLO, environment, left_on, simulator_keys, tune_command
 from tests.testbed.bed import Bed, wait_until
