@@ -5,20 +5,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from autotune.errors import StudyError
-from autotune.record import Outcome
+from autotune.errors import InfrastructureError, StudyError
+from autotune.record import Outcome, Role
 from autotune.search.ledger import Ledger, read_history
 from autotune.search.place import DATABASE_FILE, settle_place
-from autotune.search.storage import only_writer
+from autotune.search.storage import only_writer, storage_errors
 from autotune.search.study_history import StudyHistory
+from autotune.space import Candidate
 from autotune.study import save_study
 from tests.support.environment import without_coverage
 from tests.support.postgresql import Server, reason_against_postgresql, server
-from tests.support.trials import STUDY
+from tests.support.trials import STUDY, measured
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.timeout(300)]
 
@@ -104,6 +106,26 @@ def test_a_server_that_goes_away_stops_the_study_and_its_return_lets_it_go_on(
         postgresql.start()
     assert run(*argv).returncode == 0
     assert read_history(tmp_path / "away").running == 0
+
+
+def test_a_launch_that_ends_while_the_server_is_away_is_not_launched_again(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    save_study(STUDY, tmp_path)
+    settle_place(tmp_path, postgresql.address)
+    record = measured(100.0, role=Role.BASELINE, flags={})
+    with closing(Ledger(STUDY, tmp_path)) as ledger:
+        baseline = ledger.ask_for(Candidate.of({}), Role.BASELINE, {})
+        postgresql.stop()
+        try:
+            with pytest.raises(InfrastructureError), storage_errors(tmp_path):
+                ledger.tell(baseline, record)
+        finally:
+            postgresql.start()
+
+    with closing(Ledger(STUDY, tmp_path)) as again:
+        assert again.recover() == ()
+        assert [trial.record for trial in again.trials()] == [record]
 
 
 def test_two_run_folders_cannot_work_on_one_study_in_a_server(postgresql: Server, tmp_path: Path) -> None:
