@@ -93,13 +93,32 @@ def _crash_aware(prior: _Prior) -> Method:
     return run
 
 
+class _Learnt:
+    """A twin that learnt from launches; it goes on from there if those of the next call only became more."""
+
+    def __init__(self, prior: _Prior) -> None:
+        self._prior = prior
+        self._twin: Twin | None = None
+        self._launches: Sequence[Launch] = ()
+
+    def twin(self, problem: Problem, launches: Sequence[Launch]) -> Twin | None:
+        """Return it after these launches, None without a prior."""
+        goes_on = len(launches) >= len(self._launches) > 0
+        if not goes_on or any(a is not b for a, b in zip(self._launches, launches, strict=False)):
+            self._twin = self._prior(problem)
+        if self._twin is not None:
+            self._twin.learn_from(_evidence(launches))
+        self._launches = tuple(launches)
+        return self._twin
+
+
 def _believed(prior: _Prior) -> Belief:
+    learnt = _Learnt(prior)
+
     def worth(
         problem: Problem, launches: Sequence[Launch], candidates: Sequence[Candidate]
     ) -> Sequence[float] | None:
-        twin, study = prior(problem), optuna.create_study(direction="maximize")
-        if twin is not None:
-            twin.learn_from(_evidence(launches))
+        twin, study = learnt.twin(problem, launches), optuna.create_study(direction="maximize")
         for made in launches:
             _tell(study, problem, made)
         inner = CrashAwareSampler(seed=0, prior=twin, domain=SpaceDomain(problem.space, lambda _: True))

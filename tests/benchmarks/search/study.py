@@ -16,6 +16,7 @@ from autotune.record import Role
 from autotune.search.budget import Budget
 from autotune.search.confirmation import NumberedTrial
 from autotune.search.stopping import too_little
+from autotune.space import Candidate
 from tests.benchmarks.search.confirmed import export, record_of
 from tests.benchmarks.search.methods import Belief, Method
 from tests.benchmarks.search.problem import Launch, Problem
@@ -70,8 +71,9 @@ def judge(
     """Return what the launches came to; `belief`: by which the method's finalists are nominated."""
     launches = made.launches
     (launches_5, minutes_5), (launches_2, minutes_2) = (_until(problem, launches, s) for s in (0.95, 0.98))
+    held = belief and _remembered(belief)
     exports = [
-        export(problem, launches[:stop], seed, belief, unspent=max(stop - len(launches), 0)) for stop in stops
+        export(problem, launches[:stop], seed, held, unspent=max(stop - len(launches), 0)) for stop in stops
     ]
     last = exports[-1]
     return Study(
@@ -88,6 +90,21 @@ def judge(
         is_worse=last.launch is not None and last.worth < problem.truth(problem.baseline).worth,
         ask_s=made.ask_s,
     )
+
+
+def _remembered(belief: Belief) -> Belief:
+    """Return a belief that is worked out once where several stops see the same launches."""
+    known: dict[object, Sequence[float] | None] = {}
+
+    def recall(
+        problem: Problem, made: Sequence[Launch], candidates: Sequence[Candidate]
+    ) -> Sequence[float] | None:
+        key = (tuple((each.candidate, each.value) for each in made), tuple(candidates))
+        if key not in known:
+            known[key] = belief(problem, made, candidates)
+        return known[key]
+
+    return recall
 
 
 def _until_little_is_left(problem: Problem, asked: Iterable[Launch]) -> Iterator[Launch]:
