@@ -14,7 +14,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage  # what Optuna wraps every RDBStorage in
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -22,6 +22,19 @@ from autotune.errors import InfrastructureError, StudyError
 from autotune.search.own_trials import OwnTrials
 from autotune.search.place import DATABASE_FILE, Place, place_of
 from autotune.study import Study
+
+SERVER_PATIENCE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+"""How long a server that does not answer any more is waited for, since Ctrl-C waits with it: 40 s in all.
+
+libpq's connection parameters (PostgreSQL 18, section 34.1.2): seconds, but for `tcp_user_timeout`, in ms; its
+defaults are the operating system's, a quarter of an hour and more.
+"""
 
 
 @contextmanager
@@ -175,7 +188,11 @@ def _is_damage(cause: BaseException) -> bool:
 
 
 def _open_server(place: Place) -> RDBStorage:
-    return RDBStorage(place.url, engine_kwargs={"pool_pre_ping": True}, skip_table_creation=True)
+    asked = make_url(place.url).query
+    patience = {name: value for name, value in SERVER_PATIENCE.items() if name not in asked}
+    return RDBStorage(
+        place.url, engine_kwargs={"pool_pre_ping": True, "connect_args": patience}, skip_table_creation=True
+    )
 
 
 def _open_file(place: Place) -> RDBStorage:

@@ -1,14 +1,16 @@
 """Studies whose trials are in a real PostgreSQL."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from autotune.errors import InfrastructureError, StudyError
 from autotune.record import Outcome, Role
@@ -126,6 +128,38 @@ def test_a_launch_that_ends_while_the_server_is_away_is_not_launched_again(
     with closing(Ledger(STUDY, tmp_path)) as again:
         assert again.recover() == ()
         assert [trial.record for trial in again.trials()] == [record]
+
+
+@contextmanager
+def silence(port: int) -> Iterator[None]:
+    """Nothing that is sent to this port arrives, as when a machine loses its power."""
+    rule = ["INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
+    added = subprocess.run(["iptables", "-w", "-I", *rule], capture_output=True, text=True, check=False)
+    if added.returncode:
+        pytest.skip(f"packets cannot be dropped here: {added.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["iptables", "-w", "-D", *rule], check=True)
+
+
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="there is no iptables to drop packets with")
+def test_a_server_that_falls_silent_is_not_waited_for_long(postgresql: Server, tmp_path: Path) -> None:
+    save_study(STUDY, tmp_path)
+    settle_place(tmp_path, f"{postgresql.address}?tcp_user_timeout=2000&connect_timeout=2")
+    with closing(Ledger(STUDY, tmp_path)) as ledger:
+        baseline = ledger.ask_for(Candidate.of({}), Role.BASELINE, {})
+        port = make_url(postgresql.address).port
+        assert port is not None
+        with (
+            silence(port),
+            pytest.raises(InfrastructureError, match="Look at the database server"),
+            storage_errors(tmp_path),
+        ):
+            ledger.tell(baseline, measured(100.0, role=Role.BASELINE, flags={}))
+
+    with closing(Ledger(STUDY, tmp_path)) as again:
+        assert again.recover() == ()
 
 
 def test_two_run_folders_cannot_work_on_one_study_in_a_server(postgresql: Server, tmp_path: Path) -> None:
