@@ -7,7 +7,8 @@ Everything is in simulated time: start-up, load and crashes are charged what the
 GPU-minutes to 5 % and 2 %: until a candidate whose true worth is that near the optimum was launched; the
 median over seeds ("never": fewer than half got there) and the share that did. @n: the true worth, against the
 optimum, of what is exported after n launches (median/10th percentile; `confirmed`). made: launches that were
-made (median); methods that know what is left to gain end by themselves, as `tune` does at its default of 1 %.
+made (median); methods that know what is left to gain end by themselves, as `tune` does at its default of 1 %,
+and leave the rest to the confirmation.
 fresh: launches of the confirmation. loss: what the last export lacks to the optimum (median/90th percentile).
 nothing: share of studies that export nothing. crashes: median. misses, worse: share of studies whose last
 export misses its SLO, or is worse than the baseline. s/launch: CPU, the simulated launch included.
