@@ -1,9 +1,9 @@
 """How many rounds of fresh launches a confirmation takes: as many as asked, then until its answer is known.
 
 In: a `Contest`, what the user asked for, what the search left of it. Out: a number of rounds, and the answer
-that they give. Reads the raw files of answers in `final_answer` only. Invariant: looking at an interval to
-decide whether to go on spends error rate, so that all looks together are wrong with at most the rate that is
-stated.
+that they give. Reads the raw files of answers in `final_answer` only. Invariant: looking at a gain's interval
+to decide whether to go on spends error rate, so that all looks together are wrong with at most the rate that
+is stated. The verdict on a ceiling is not corrected: it pools all launches, at that rate at every look.
 """
 
 import math
