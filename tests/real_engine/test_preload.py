@@ -79,7 +79,8 @@ def test_relaunches_have_their_own_flags_and_every_process_its_mark(
     [
         ({"schedule-policy": "nonsense"}, (FailureKind.BAD_ARGUMENT, 2)),
         ({"schedule-policy": "priority"}, (FailureKind.BAD_ARGUMENT, -9)),
-        ({"mem-fraction-static": 0.0001}, (FailureKind.NO_KV_MEMORY, -9)),
+        # below zero: memory that others free meanwhile would make room with a little above it
+        ({"mem-fraction-static": -0.5}, (FailureKind.NO_KV_MEMORY, -9)),
     ],
 )
 def test_a_start_that_fails_is_classified_and_gone(

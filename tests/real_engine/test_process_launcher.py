@@ -120,7 +120,7 @@ def test_no_room_for_the_cache_is_told_with_the_smallest_viable_fraction(
     cpu_space: Callable[..., SearchSpace], tmp_path: Path
 ) -> None:
     # Started by itself: what the engine counts as used on a CPU are its imports.
-    failure = failure_of(planned(cpu_space(), {"mem-fraction-static": 0.0001}), tmp_path)
+    failure = failure_of(planned(cpu_space(), {"mem-fraction-static": -0.5}), tmp_path)
     assert failure.kind is FailureKind.NO_KV_MEMORY
     assert failure.phase is StartPhase.KV_POOL
     assert "Loaded weights leave no GPU memory" in failure.line
