@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from autotune.atomic import replace_text
 from autotune.document import Document, Frozen, KeyPath, Model, read_document, to_yaml
 from autotune.engine.dialects import dialect_of
 from autotune.errors import ConfigError, Problem, StudyError, did_you_mean
@@ -123,13 +124,11 @@ def save_study(study: Study, folder: Path) -> None:
 
     Raises:
         StudyError: the folder belongs to another study.
+        InfrastructureError: it cannot be written.
     """
     path = folder / STUDY_FILE
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(to_yaml(study), encoding="utf-8")
-        part.replace(path)
+        replace_text(path, to_yaml(study))
         return
     stored = load_study(folder)
     if stored.identity != study.identity:

@@ -8,10 +8,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from autotune.atomic import replace_text
 from autotune.bench.curves import charts
 from autotune.bench.rows import BenchReport
 from autotune.bench.table import HEADS, about, cells, heading, highlights, outcome_of_search, remarks, title
-from autotune.report.atomic import replace_text
 from autotune.report.embedded import packed, packed_library, templates
 from autotune.report.marks import simulated_text
 

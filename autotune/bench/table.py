@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.atomic import replace_text
 from autotune.bench.points import Sweep
 from autotune.bench.rows import BenchCeiling, BenchReport, BenchRow, SearchResult
 from autotune.breakdown import Distribution
 from autotune.load.lengths import Length
-from autotune.report.atomic import replace_text
 from autotune.report.marks import simulated_text
 from autotune.report.units import ceiling_value, significant
 from autotune.slo import Decision

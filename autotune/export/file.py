@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.report.atomic import replace_text
+from autotune.atomic import replace_text
 from autotune.report.units import printable
 
 

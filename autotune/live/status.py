@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
+from autotune.atomic import replace_text
 from autotune.document import Frozen
 from autotune.live.progress import Controller, RunningTrial
-from autotune.report.atomic import replace_text
 from autotune.search.budget import Budget
 
 STATUS_FILE = "status.json"

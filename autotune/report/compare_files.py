@@ -13,8 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from autotune.atomic import replace_text
 from autotune.errors import ConfigError
-from autotune.report.atomic import replace_text
 from autotune.report.compare import Comparison, Section
 from autotune.report.units import printable
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from autotune.atomic import replace_text
 from autotune.report.answer import explanation, headline, room_text
-from autotune.report.atomic import replace_text
 from autotune.report.chart import DARK, LIGHT, Plot
 from autotune.report.commands import launch_commands
 from autotune.report.embedded import packed, packed_library, templates

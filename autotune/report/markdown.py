@@ -11,8 +11,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from autotune.atomic import replace_text
 from autotune.report.answer import explanation, headline
-from autotune.report.atomic import replace_text
 from autotune.report.commands import launch_commands
 from autotune.report.finalists import FinalistRow, finalist_rows
 from autotune.report.findings import failure_line, failures_by_kind, winner_of

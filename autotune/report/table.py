@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune.atomic import replace_bytes, replace_text
 from autotune.errors import ConfigError
 from autotune.metrics import Metric
-from autotune.report.atomic import replace_bytes, replace_text
 from autotune.report.findings import decision_of, failure_kind, objective_of, stop_lines, verdict_of
 from autotune.report.units import (
     ABSENT,

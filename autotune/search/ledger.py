@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from autotune.atomic import replace_text
 from autotune.errors import StudyError
 from autotune.record import Outcome, Role, TrialRecord
 from autotune.search.answer import Answer
@@ -186,7 +187,7 @@ class Ledger:
         """Write the record, then give Optuna its result."""
         text = _text(record)
         if record.is_launch:
-            _write(self._file_of(asked.number), text)
+            replace_text(self._file_of(asked.number), text)
         trial_id = self._id_of(asked.number)
         self._set_attribute(asked, "record", text)
         trial = Trial(self._optuna, trial_id)
@@ -351,14 +352,6 @@ def _asking(
         "where": dict(where),
         "confirms": confirms,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _text(record: TrialRecord) -> str:

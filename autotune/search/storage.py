@@ -32,8 +32,8 @@ SERVER_PATIENCE = {
 }
 """How long a server that does not answer any more is waited for, since Ctrl-C waits with it: 40 s in all.
 
-libpq's connection parameters (PostgreSQL 18, section 34.1.2): seconds, but for `tcp_user_timeout`, in ms; its
-defaults are the operating system's, a quarter of an hour and more.
+libpq's connection parameters (PostgreSQL 18, libpq, "Parameter Key Words"): seconds, but for
+`tcp_user_timeout`, in ms.
 """
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from autotune.atomic import replace_text
 from autotune.errors import InfrastructureError
-from autotune.report.atomic import replace_text
 
 
 def test_the_text_replaces_the_old_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

@@ -32,4 +32,7 @@ def replace_bytes(path: Path, content: bytes, *, mode: int | None = None) -> Non
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise InfrastructureError(f"{path} cannot be written: {error.strerror}") from error
+        raise InfrastructureError(
+            f"{path} cannot be written: {error.strerror}\n"
+            "    Make room there, or allow writing, and run the same command again."
+        ) from error
